@@ -1,13 +1,18 @@
 """A paper as data: `claims.toml`, read strictly into frozen types.
 
-An unknown key, a missing source or a wrong type is a `ClaimsError` of one line that names the file, the block and
-the near key. Numbers stay as the paper prints them (`Printed`), because the printed digits are part of the evidence.
+An unknown key, a missing source or a wrong type is a `ClaimsError` of one line that names the file,
+the block and the near key. Numbers stay as the paper prints them (`Printed`), because the printed
+digits are part of the evidence.
 """
 
+import copyreg
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from decimal import Decimal
+from functools import cache
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -15,12 +20,22 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from reimpl.errors import ClaimsError, RequestError, near
 
 T = TypeVar("T")
+Blocks = dict[str, Any]
+"""What a `claims.toml` holds, by block, as TOML gives it."""
 Cost = Literal["instant", "minutes", "hours", "gpu"]
 Better = Literal["lower", "higher", "neither"]
 Score = Literal["error", "accuracy"]
 Optimiser = Literal["sgd", "adam", "adamw", "rmsprop"]
 Scalar = bool | int | float | str
 COSTS: tuple[Cost, ...] = get_args(Cost)
+
+
+def _frozen(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(table)
+
+
+# Variants travel to workers, and Python cannot pickle a read-only mapping by itself.
+copyreg.pickle(MappingProxyType, lambda table: (_frozen, (dict(table),)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,7 @@ class Printed:
     def half_digit(self) -> float:
         """Half a unit of the last printed digit: what rounding alone may hide."""
         exponent = self._decimal.as_tuple().exponent
-        assert isinstance(exponent, int)  # only NaN and infinity have a letter, and `_decimal` is checked on reading
+        assert isinstance(exponent, int)  # NaN and infinity have a letter; neither can be printed
         return float(Decimal(5).scaleb(exponent - 1))
 
     @property
@@ -109,7 +124,7 @@ class Metric:
     split: str
     """The data it is computed on: `train`, `test`, `none` for counts, …"""
     items: int | None = None
-    """Test items of a proportion; the default margin needs them. The unit is then `%` or `share`."""
+    """Test items of a proportion, which the default margin needs; the unit is `%` or `share`."""
     task: str | None = None
     """Papers and baselines with the same task meet on one leaderboard."""
     score: Score | None = None
@@ -117,7 +132,7 @@ class Metric:
     reaches: Reaches | None = None
     """Derived: the epochs until a curve reaches its target, infinite when it never does."""
     among: str | None = None
-    """The runs in which it is defined, when not in all ("solved starts"); the others measure `None`."""
+    """The runs in which it is defined ("solved starts"); the others measure `None`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +162,7 @@ class Recipe:
     clip: float | None = None
     """Largest gradient norm."""
     schedule: tuple[Mapping[str, float], ...] = ()
-    """Phases `{from = epoch, lr = …, momentum = …}`: from that epoch on (0 is the first), these values."""
+    """Phases `{from = epoch, lr = …, momentum = …}`: from that epoch on, 0 being the first."""
     evaluate: int = 1
     """Epochs between evaluations; the first and the last are always evaluated."""
 
@@ -165,6 +180,8 @@ class Variant:
     """No seed plays a role: one run is all there is to know."""
     vectorised: bool = False
     """Many seeds train as one batch through `torch.func`."""
+    task: str = "main"
+    """Variants of one task share their data; baselines are fitted once for each task."""
     recipe: Recipe | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -195,9 +212,9 @@ class _Claim:
     metric: str
     cost: Cost
     proxy: bool = False
-    """A scaled-down setting of ours: its figure comes from our own records and is never printed as the paper's."""
+    """A scaled-down setting of ours: its figure comes from our own records, not from the paper."""
     margin: float | None = None
-    """In the metric's unit; a natural logarithm for `ratio` and `speed`. Declared before any run."""
+    """In the metric's unit, a natural logarithm for `ratio` and `speed`; set before any run."""
     margin_reason: str | None = None
     needs: str | None = None
     """What is missing here (data, hardware), when the claim cannot be settled."""
@@ -224,7 +241,7 @@ class Value(_Claim):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(_Claim):
-    """Each variant beats the next on a metric; with `no_worse`, is no worse than the next by more than the margin."""
+    """Each variant beats the next; with `no_worse`, is at most the margin worse than the next."""
 
     variants: tuple[str, ...]
     no_worse: bool = False
@@ -341,40 +358,50 @@ class Claims:
 
     def _pick(self, table: Mapping[str, T], name: str, what: str) -> T:
         if name not in table:
-            raise RequestError(f"{self.path.parent.name}: unknown {what} '{name}'. {near(name, table)}")
+            known = near(name, table)
+            raise RequestError(f"{self.path.parent.name}: unknown {what} '{name}'. {known}")
         return table[name]
 
 
 # Reading. One small strict reader: the dataclasses above are the schema.
 
 BLOCKS = ("paper", "data", "metric", "setting", "variant", "claim", "deviation", "gap")
+_NAMED = ("data", "metric", "setting")
+_LISTED = ("variant", "claim", "deviation", "gap")
 _RECIPE_KEYS = tuple(f.name for f in fields(Recipe))
-_VARIANT_KEYS = ("id", "says", "source", "seeds", "deterministic", "vectorised")
-_COMPARISONS = ("holds", ">=", "<=", ">", "<")
+_VARIANT_KEYS = ("id", "says", "source", "seeds", "deterministic", "vectorised", "task")
+_PHASE_KEYS = ("from", "lr", "momentum", "weight_decay", "shrink")
+_LEAST: Mapping[str, int] = {
+    **dict.fromkeys(("memory_mb", "classes", "items", "seeds", "best_of"), 1),
+    **dict.fromkeys(("epochs", "batch_size", "evaluate"), 1),
+    **dict.fromkeys(("lr", "momentum", "weight_decay", "shrink", "clip", "sd"), 0),
+    "n": 2,  # a spread over one run is none
+}
+_TEST = re.compile(r"holds|(>=|<=|>|<) *-?\d*\.?\d+([eE][+-]?\d+)?")
+_DIGITS = re.compile(r"[+-]?(\d{1,3}([,_]\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d{1,2})?")
 
 
 def load_claims(path: Path) -> Claims:
     """Read a `claims.toml`.
 
     Raises:
-        ClaimsError: the file is missing or is not TOML, a key is unknown or misspelt, a source is missing, a type is
-            wrong, or a claim speaks of a metric, variant or setting that is not there.
+        ClaimsError: the file is missing or is not TOML, a key is unknown or misspelt, a source is
+            missing, a type is wrong, or a claim speaks of a metric, variant or setting that is not
+            there.
     """
     reader = _Reader(path)
-    tables = reader.parse()
-    settings = reader.named(Setting, tables.get("setting", {}), "setting")
+    blocks = reader.parse()
+    settings = reader.named(Setting, blocks["setting"], "setting")
     claims = Claims(
         path=path,
-        paper=reader.read(Citation, tables.get("paper", {}), "[paper]"),
-        sources=reader.named(Source, tables.get("data", {}), "data"),
-        metrics=reader.named(Metric, _with_split(tables.get("metric", {})), "metric"),
+        paper=reader.read(Citation, blocks["paper"], "[paper]"),
+        sources=reader.named(Source, blocks["data"], "data"),
+        metrics=reader.named(Metric, _with_split(blocks["metric"]), "metric"),
         settings=settings,
-        variants=reader.variants(tables.get("variant", []), settings),
-        claims=reader.unique((reader.claim(table) for table in tables.get("claim", [])), "claim"),
-        deviations=tuple(
-            reader.read(Deviation, t, f"deviation '{t.get('id', '?')}'") for t in tables.get("deviation", [])
-        ),
-        gaps=tuple(reader.read(Gap, t, f"gap '{t.get('id', '?')}'") for t in tables.get("gap", [])),
+        variants=reader.variants(blocks["variant"], settings),
+        claims=reader.unique(map(reader.claim, blocks["claim"]), "claim"),
+        deviations=tuple(reader.listed(Deviation, blocks["deviation"], "deviation").values()),
+        gaps=tuple(reader.listed(Gap, blocks["gap"], "gap").values()),
     )
     _check_references(claims, reader)
     return claims
@@ -384,24 +411,23 @@ def apply_overrides(claims: Claims, variant: Variant, overrides: Mapping[str, Sc
     """A variant with some of its keys replaced, as `--set key=value` asks.
 
     Raises:
-        RequestError: the key is neither a recipe key nor a setting of this variant, or its value has a wrong type.
+        RequestError: the key is neither a recipe key nor a setting of this variant, or its value
+            has a wrong type.
     """
-    recipe = {k: v for k, v in overrides.items() if k in _RECIPE_KEYS}
-    settings = {k: v for k, v in overrides.items() if k not in _RECIPE_KEYS}
     known = [*variant.settings, *(_RECIPE_KEYS if variant.recipe else ())]
     for key in overrides:
         if key not in known:
-            raise RequestError(f"--set: variant '{variant.id}' has no key '{key}'. {near(key, known)}")
+            hint = near(key, known)
+            raise RequestError(f"--set: variant '{variant.id}' has no key '{key}'. {hint}")
     where = f"--set on variant '{variant.id}'"
+    reader = _Reader(claims.path)
+    values = {f.name: getattr(variant, f.name) for f in fields(Variant)}
     try:
-        reader = _Reader(claims.path)
-        values = {f.name: getattr(variant, f.name) for f in fields(Variant)}
-        if recipe and variant.recipe is not None:
-            now = {name: _plain(getattr(variant.recipe, name)) for name in _RECIPE_KEYS}
-            values["recipe"] = reader.read(Recipe, {k: v for k, v in (now | recipe).items() if v is not None}, where)
-        values["settings"] = MappingProxyType({**variant.settings, **settings})
+        if variant.recipe is not None:
+            values["recipe"] = reader.changed_recipe(variant.recipe, overrides, where)
+        values["settings"] = reader.changed_settings(variant.settings, overrides, where)
     except ClaimsError as error:
-        raise RequestError(str(error).partition(": ")[2]) from None
+        raise RequestError(str(error).removeprefix(f"{reader.name}: ")) from None
     return Variant(**values)
 
 
@@ -410,46 +436,95 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        usual = path.name == "claims.toml"
+        self.name = f"{path.parent.name}/{path.name}" if usual else path.name
 
     def error(self, where: str, what: str) -> ClaimsError:
-        name = f"{self.path.parent.name}/{self.path.name}" if self.path.name == "claims.toml" else self.path.name
-        return ClaimsError(f"{name}: {where}: {what}")
+        return ClaimsError(f"{self.name}: {where}: {what}")
 
-    def parse(self) -> dict[str, Any]:
+    def parse(self) -> Blocks:
+        """All blocks, empty where the file has none; each a table or a list of tables."""
         try:
-            tables = tomllib.loads(self.path.read_text(encoding="utf-8"))
+            found = tomllib.loads(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ClaimsError(f"{self.path}: cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ClaimsError(f"{self.path}: not valid TOML: {error}") from None
-        for block in tables:
-            if block not in BLOCKS:
-                raise self.error("top level", f"unknown block '{block}'. {near(block, BLOCKS)}")
-        return tables
+        for block, value in found.items():
+            self.check_block(block, value)
+        return {block: found.get(block, [] if block in _LISTED else {}) for block in BLOCKS}
+
+    def check_block(self, block: str, value: Any) -> None:
+        if block not in BLOCKS:
+            raise self.error("top level", f"unknown block '{block}'. {near(block, BLOCKS)}")
+        if block in _LISTED:
+            good, form = _is_tables(value), f"[[{block}]], once for each"
+        elif block in _NAMED:
+            good = isinstance(value, Mapping) and _is_tables(list(value.values()))
+            form = f"[{block}.NAME]"
+        else:
+            good, form = isinstance(value, Mapping), f"[{block}]"
+        if not good:
+            raise self.error(f"[{block}]", f"must be written {form}")
+
+    # Tables
 
     def read(self, cls: type[T], table: Mapping[str, Any], where: str) -> T:
         """One table as one frozen object."""
-        hints = get_type_hints(cls)
-        known = {f.name: f for f in fields(cls)}  # pyright: ignore[reportArgumentType]  (every `cls` is a dataclass)
-        for key in table:
-            if key not in known:
-                raise self.error(where, f"unknown key '{key}'. {near(key, known)}")
-        for name, f in known.items():
-            if name not in table and f.default is MISSING and f.default_factory is MISSING:
+        hints, needed = _schema(cls)
+        self.check_keys(table, hints, where)
+        for name in needed:
+            if name not in table:
                 raise self.error(where, f"missing key '{name}'")
-        return cls(**{key: self.value(hints[key], value, f"{where}: '{key}'") for key, value in table.items()})
+        return cls(**{k: self.entry(k, hints[k], v, where) for k, v in table.items()})
+
+    def check_keys(self, table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+        names = list(known)
+        for key in table:
+            if key not in names:
+                raise self.error(where, f"unknown key '{key}'. {near(key, names)}")
+
+    def check_known(self, name: str, table: Mapping[str, Any], what: str, where: str) -> None:
+        if name not in table:
+            raise self.error(where, f"unknown {what} '{name}'. {near(name, table)}")
+
+    def entry(self, key: str, hint: Any, value: Any, where: str) -> Any:
+        read = self.value(hint, value, f"{where}: '{key}'")
+        least = _LEAST.get(key)
+        if least is not None and isinstance(read, int | float) and read < least:
+            raise self.error(where, f"'{key}' must be at least {least}, is {value}")
+        return read
+
+    def named(self, cls: type[T], tables: Mapping[str, Any], block: str) -> Mapping[str, T]:
+        """Tables like `[metric.NAME]`, by name."""
+        read: dict[str, T] = {}
+        for name, table in tables.items():
+            where = f"[{block}.{name}]"
+            if "name" in table:
+                raise self.error(where, f"unknown key 'name'. The name is '{name}' already.")
+            read[name] = self.read(cls, {"name": name, **table}, where)
+        return MappingProxyType(read)
+
+    def listed(self, cls: type[T], tables: list[Any], block: str) -> Mapping[str, T]:
+        """Tables like `[[gap]]`, by id."""
+        read = (self.read(cls, t, f"{block} '{t.get('id', '?')}'") for t in tables)
+        return self.unique(read, block)
+
+    def unique(self, items: Iterable[Any], block: str) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+        for item in items:
+            if item.id in found:
+                raise self.error(f"{block} '{item.id}'", "appears twice")
+            found[item.id] = item
+        return MappingProxyType(found)
+
+    # Values
 
     def value(self, hint: Any, value: Any, where: str) -> Any:
         """A TOML value checked against a type hint."""
         origin, options = get_origin(hint), get_args(hint)
-        if hint is Any:
-            return value
-        if hint is Printed:
-            return self.printed(value, where)
         if origin is Literal:
-            if value not in options:
-                raise self.error(where, f"is {value!r}. {near(str(value), map(str, options))}")
-            return value
+            return self.choice(options, value, where)
         if origin in (Union, UnionType):
             return self.union(options, value, where)
         if origin is tuple:
@@ -457,12 +532,24 @@ class _Reader:
                 raise self.error(where, f"must be a list, is {value!r}")
             return tuple(self.value(options[0], item, where) for item in value)
         if origin is Mapping:
-            if not isinstance(value, Mapping):
-                raise self.error(where, f"must be a table, is {value!r}")
-            return MappingProxyType({str(k): self.value(options[1], v, f"{where}: '{k}'") for k, v in value.items()})
-        if isinstance(value, Mapping):
-            return self.read(hint, value, where)
-        return self.scalar(hint, value, where)
+            table = self.table(value, where)
+            read = {k: self.value(options[1], v, f"{where}: '{k}'") for k, v in table.items()}
+            return MappingProxyType(read)
+        if hint is Printed:
+            return self.printed(value, where)
+        if isinstance(hint, type) and is_dataclass(hint):
+            return self.read(hint, self.table(value, where), where)
+        return self.free(value, where) if hint is Any else self.scalar(hint, value, where)
+
+    def table(self, value: Any, where: str) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            raise self.error(where, f"must be a table, is {value!r}")
+        return value
+
+    def choice(self, options: tuple[Any, ...], value: Any, where: str) -> Any:
+        if value not in options:
+            raise self.error(where, f"is {value!r}. {near(str(value), map(str, options))}")
+        return value
 
     def union(self, options: tuple[Any, ...], value: Any, where: str) -> Any:
         problem = self.error(where, f"is {value!r}")
@@ -477,153 +564,216 @@ class _Reader:
 
     def scalar(self, hint: type, value: Any, where: str) -> Any:
         wanted = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if hint is float and type(value) is int and abs(value) < 2**53:
             return float(value)
         if type(value) is not hint:
-            raise self.error(where, f"must be {wanted.get(hint, 'a table')}, is {value!r}")
-        if hint is str and not value.strip():
+            raise self.error(where, f"must be {wanted[hint]}, is {value!r}")
+        if isinstance(value, float) and not isfinite(value):
+            raise self.error(where, f"must be a finite number, is {value}")
+        if isinstance(value, str) and not value.strip():
             raise self.error(where, "is empty")
         return value
 
+    def free(self, value: Any, where: str) -> Any:
+        """A paper's own setting: text, number, truth value, or lists and tables of these."""
+        if isinstance(value, list | Mapping):
+            for item in value.values() if isinstance(value, Mapping) else value:
+                self.free(item, where)
+            return value
+        if type(value) not in get_args(Scalar):
+            raise self.error(where, f"must be text, a number or true or false, is {value!r}")
+        return self.scalar(type(value), value, where)
+
     def printed(self, value: Any, where: str) -> Printed:
         if isinstance(value, float):
-            raise self.error(where, f'write "{value}" in quotes, digit for digit as printed: the digits are evidence')
-        try:
-            number = Printed(str(value))
-            finite = Decimal(number.text.replace(",", "").replace("_", "")).is_finite()
-        except InvalidOperation:
-            finite = False
-        if not finite or isinstance(value, bool):
-            raise self.error(where, f"must be a printed number, is {value!r}")
-        return number
+            hint = "digit for digit as printed: the digits are evidence"
+            raise self.error(where, f'write "{value}" in quotes, {hint}')
+        text = str(value)
+        if not (_DIGITS.fullmatch(text) and re.match(r"[+-]?\.?\d", text)):
+            raise self.error(where, f'must be a printed number such as "1,425", is {value!r}')
+        return Printed(text)
 
-    def named(self, cls: type[T], tables: Mapping[str, Any], block: str) -> Mapping[str, T]:
-        """Tables like `[metric.NAME]`, by name."""
-        read: dict[str, T] = {}
-        for name, table in tables.items():
-            if not isinstance(table, Mapping):
-                raise self.error(f"[{block}]", f"must be written [{block}.NAME], but '{name}' is {table!r}")
-            read[name] = self.read(cls, {"name": name, **table}, f"[{block}.{name}]")
-        return MappingProxyType(read)
-
-    def unique(self, items: Any, block: str) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
-        for item in items:
-            if item.id in found:
-                raise self.error(f"{block} '{item.id}'", "appears twice")
-            found[item.id] = item
-        return MappingProxyType(found)
+    # Claims
 
     def claim(self, table: Mapping[str, Any]) -> Claim:
         where = f"claim '{table.get('id', '?')}'"
         if "kind" not in table:
-            raise self.error(where, "missing key 'kind'")
+            raise self.error(where, f"missing key 'kind'. {near('', KINDS)}")
         kind = table["kind"]
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise self.error(where, f"unknown kind '{kind}'. {near(str(kind), KINDS)}")
         rest = {key: value for key, value in table.items() if key != "kind"}
         if "source" not in rest:
-            raise self.error(where, "missing key 'source': say which table, figure, section or page states it")
+            hint = "say which table, figure, section or page states it"
+            raise self.error(where, f"missing key 'source': {hint}")
         claim = self.read(KINDS[kind], rest, where)
-        self.check_claim(claim, where)
+        self.check_margin(claim, where)
+        self.check_variants(claim, where)
+        if isinstance(claim, Property):
+            self.check_property(claim, where)
         return claim
 
-    def check_claim(self, claim: Claim, where: str) -> None:
+    def check_margin(self, claim: Claim, where: str) -> None:
         if claim.margin is not None and claim.margin <= 0:
             raise self.error(where, f"margin must be positive, is {claim.margin}")
         if claim.margin is not None and claim.margin_reason is None:
             raise self.error(where, "a margin needs a 'margin_reason', declared before any run")
         if isinstance(claim, Order) and (claim.no_worse != (claim.margin is not None)):
             raise self.error(where, "'no_worse = true' and 'margin' go together")
-        wants = {Order: (2, None), Ratio: (2, 2), Trend: (3, None)}.get(type(claim))
-        if wants is not None and isinstance(claim, Order | Ratio | Trend):
-            least, most = wants
-            if len(claim.variants) < least or (most is not None and len(claim.variants) > most):
-                raise self.error(where, f"'variants' needs {'exactly' if most else 'at least'} {least}")
-        if isinstance(claim, Property):
-            if not claim.test.startswith(_COMPARISONS):
-                raise self.error(where, f"test must be 'holds' or a comparison such as '>= 0.99', is {claim.test!r}")
-            if not 0 < claim.share <= 1:
-                raise self.error(where, f"share must lie in (0, 1], is {claim.share}")
-            if claim.margin_reason is None:
-                raise self.error(where, "a share needs a 'margin_reason': why this share counts as \"it holds\"")
 
-    def variants(self, tables: list[Mapping[str, Any]], settings: Mapping[str, Setting]) -> Mapping[str, Variant]:
+    def check_variants(self, claim: Claim, where: str) -> None:
+        names = variants_of(claim)
+        least, most = {Order: (2, None), Ratio: (2, 2), Trend: (3, None)}.get(type(claim), (1, 1))
+        if len(names) < least or (most is not None and len(names) > most):
+            raise self.error(where, f"'variants' needs {'exactly' if most else 'at least'} {least}")
+        if len(set(names)) < len(names):
+            raise self.error(where, "'variants' names one twice")
+
+    def check_property(self, claim: Property, where: str) -> None:
+        if not _TEST.fullmatch(claim.test):
+            wanted = "'holds' or a comparison such as '>= 0.99'"
+            raise self.error(where, f"test must be {wanted}, is {claim.test!r}")
+        if not 0 < claim.share <= 1:
+            raise self.error(where, f"share must lie in (0, 1], is {claim.share}")
+        if claim.margin_reason is None:
+            hint = 'why this share counts as "it holds"'
+            raise self.error(where, f"a share needs a 'margin_reason': {hint}")
+
+    # Variants
+
+    def variants(
+        self, tables: list[Mapping[str, Any]], settings: Mapping[str, Setting]
+    ) -> Mapping[str, Variant]:
         """Variants in order; `extends` takes over all keys of an earlier one."""
-        full: dict[str, dict[str, Any]] = {}
-        read: dict[str, Variant] = {}
+        full: dict[str, Mapping[str, Any]] = {}
+        read: list[Variant] = []
         for table in tables:
             where = f"variant '{table.get('id', '?')}'"
-            merged = dict(table)
-            parent = merged.pop("extends", None)
-            if parent is not None:
-                if parent not in full:
-                    raise self.error(where, f"extends unknown variant '{parent}'. {near(str(parent), full)}")
-                merged = {**{k: v for k, v in full[parent].items() if k not in ("id", "says")}, **merged}
+            merged = self.extended(table, full, where)
             variant = self.variant(merged, settings, where)
-            if variant.id in read:
-                raise self.error(where, "appears twice")
-            full[variant.id], read[variant.id] = merged, variant
-        return MappingProxyType(read)
+            read.append(variant)
+            full.setdefault(variant.id, merged)
+        return self.unique(read, "variant")
 
-    def variant(self, table: Mapping[str, Any], settings: Mapping[str, Setting], where: str) -> Variant:
+    def extended(
+        self, table: Mapping[str, Any], earlier: Mapping[str, Mapping[str, Any]], where: str
+    ) -> Mapping[str, Any]:
+        if "extends" not in table:
+            return table
+        parent = str(table["extends"])
+        if parent not in earlier:
+            hint = near(parent, earlier)
+            raise self.error(where, f"extends '{parent}', which is no variant above it. {hint}")
+        inherited = {k: v for k, v in earlier[parent].items() if k not in ("id", "says")}
+        return {**inherited, **{k: v for k, v in table.items() if k != "extends"}}
+
+    def variant(
+        self, table: Mapping[str, Any], settings: Mapping[str, Setting], where: str
+    ) -> Variant:
         known = [*_VARIANT_KEYS, *_RECIPE_KEYS, *settings, "extends"]
         for key in table:
             if key not in known:
-                hint = f"A setting of this paper is declared as [setting.{key}] first. {near(key, known)}"
-                raise self.error(where, f"unknown key '{key}'. {hint}")
-        recipe = {key: value for key, value in table.items() if key in _RECIPE_KEYS}
-        own = {key: value for key, value in table.items() if key in settings}
+                hint = f"A setting of this paper is declared as [setting.{key}] first."
+                raise self.error(where, f"unknown key '{key}'. {hint} {near(key, known)}")
         values = {key: value for key, value in table.items() if key in _VARIANT_KEYS}
+        recipe = {key: value for key, value in table.items() if key in _RECIPE_KEYS}
         if recipe:
-            self.check_schedule(recipe, where)
             values["recipe"] = recipe
-        return self.read(Variant, {**values, "settings": own}, where)
+        own = {key: value for key, value in table.items() if key in settings}
+        variant = self.read(Variant, values, where)
+        if variant.recipe is not None:
+            self.check_recipe(variant.recipe, where)
+        return replace(variant, settings=self.value(Mapping[str, Any], own, where))
 
-    def check_schedule(self, recipe: Mapping[str, Any], where: str) -> None:
+    def check_recipe(self, recipe: Recipe, where: str) -> None:
+        if len(recipe.betas) != 2 or not all(0 <= beta < 1 for beta in recipe.betas):
+            raise self.error(where, f"'betas' must be two numbers in [0, 1), is {recipe.betas}")
         last = -1.0
-        for phase in recipe.get("schedule", []):
-            known = ("from", "lr", "momentum", "weight_decay", "shrink")
-            for key in phase:
-                if key not in known:
-                    raise self.error(where, f"schedule: unknown key '{key}'. {near(key, known)}")
+        for phase in recipe.schedule:
+            self.check_keys(phase, _PHASE_KEYS, f"{where}: schedule")
             if phase.get("from", -1) <= last:
-                raise self.error(where, "schedule: each phase needs 'from', an epoch later than the phase before")
+                hint = "each phase needs 'from', an epoch later than the phase before"
+                raise self.error(where, f"schedule: {hint}")
+            if min(phase.values()) < 0:
+                raise self.error(where, f"schedule: no value may be negative, as in {dict(phase)}")
             last = phase["from"]
 
+    def changed_recipe(self, recipe: Recipe, overrides: Mapping[str, Scalar], where: str) -> Recipe:
+        now = {f.name: getattr(recipe, f.name) for f in fields(Recipe)}
+        new = {key: value for key, value in overrides.items() if key in now}
+        table = {key: value for key, value in (now | new).items() if value is not None}
+        changed = self.read(Recipe, table, where)
+        self.check_recipe(changed, where)
+        return changed
 
-def _with_split(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    def changed_settings(
+        self, settings: Mapping[str, Any], overrides: Mapping[str, Scalar], where: str
+    ) -> Mapping[str, Any]:
+        """Settings take a value of the type they have; a whole number may become a fraction."""
+        new = {key: value for key, value in overrides.items() if key in settings}
+        for key, value in new.items():
+            was = settings[key]
+            if _kind_of_value(was) is not _kind_of_value(value):
+                raise self.error(where, f"'{key}' is {was!r} and cannot become {value!r}")
+            self.free(value, f"{where}: '{key}'")
+        return MappingProxyType({**settings, **new})
+
+
+@cache
+def _schema(cls: type) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The type hints of a dataclass, and the names of the fields that have no default."""
+    assert is_dataclass(cls)
+    needed = [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    return get_type_hints(cls), tuple(f.name for f in needed)
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+
+
+def _kind_of_value(value: Any) -> type:
+    return float if type(value) is int else type(value)
+
+
+def _with_split(metrics: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
     """The split of `test/error` is `test` unless the block says otherwise."""
     return {
-        name: {"split": name.split("/")[0] if "/" in name else "none", **table} if isinstance(table, Mapping) else table
+        name: {"split": name.split("/")[0] if "/" in name else "none", **table}
         for name, table in metrics.items()
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _check_references(claims: Claims, reader: _Reader) -> None:
     """Every metric, variant and setting that is spoken of exists."""
     for claim in claims.claims.values():
-        where = f"claim '{claim.id}'"
-        if claim.metric not in claims.metrics:
-            raise reader.error(where, f"unknown metric '{claim.metric}'. {near(claim.metric, claims.metrics)}")
-        for name in variants_of(claim):
-            if name not in claims.variants:
-                raise reader.error(where, f"unknown variant '{name}'. {near(name, claims.variants)}")
-        if isinstance(claim, Trend):
-            for name in claim.variants:
-                if claim.setting not in claims.variants[name].settings:
-                    raise reader.error(where, f"variant '{name}' does not fix the setting '{claim.setting}'")
-        if claims.metrics[claim.metric].better == "neither" and isinstance(claim, Order):
-            raise reader.error(where, f"metric '{claim.metric}' says that neither way is better")
+        _check_claim_references(claim, claims, reader)
     for metric in claims.metrics.values():
-        if metric.reaches and metric.reaches.curve not in claims.metrics:
-            raise reader.error(f"[metric.{metric.name}]", f"reaches unknown curve '{metric.reaches.curve}'")
+        if metric.reaches:
+            where = f"[metric.{metric.name}]"
+            reader.check_known(metric.reaches.curve, claims.metrics, "curve", where)
     for deviation in claims.deviations:
-        if deviation.switch is not None and deviation.switch not in claims.variants:
-            raise reader.error(f"deviation '{deviation.id}'", f"switch is no variant: '{deviation.switch}'")
+        if deviation.switch is not None:
+            where = f"deviation '{deviation.id}'"
+            reader.check_known(deviation.switch, claims.variants, "variant", where)
+
+
+def _check_claim_references(claim: Claim, claims: Claims, reader: _Reader) -> None:
+    where = f"claim '{claim.id}'"
+    reader.check_known(claim.metric, claims.metrics, "metric", where)
+    for name in variants_of(claim):
+        reader.check_known(name, claims.variants, "variant", where)
+    if isinstance(claim, Order) and claims.metrics[claim.metric].better == "neither":
+        raise reader.error(where, f"metric '{claim.metric}' says that neither way is better")
+    if isinstance(claim, Trend):
+        _check_trend(claim, claims, reader, where)
+
+
+def _check_trend(claim: Trend, claims: Claims, reader: _Reader, where: str) -> None:
+    for name in claim.variants:
+        value = claims.variants[name].settings.get(claim.setting)
+        if value is None:
+            what = f"variant '{name}' does not fix the setting '{claim.setting}'"
+            raise reader.error(where, f"{what}. {near(claim.setting, claims.settings)}")
+        if _kind_of_value(value) is not float:
+            what = f"setting '{claim.setting}' of variant '{name}'"
+            raise reader.error(where, f"{what} must be a number for a trend, is {value!r}")

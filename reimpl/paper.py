@@ -9,7 +9,7 @@ Shapes: N examples, S seeds trained as one batch.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from reimpl.claims import Variant
 
 Batch = tuple[Tensor, ...]
 """Inputs and targets, each (N, …)."""
-Measurements = Mapping[str, float | bool | None]
+Measurements = Mapping[str, float | int | bool | None]
 """Metric name → value; `inf` is a target never reached, `None` a metric that is not defined for this run."""
 
 AXES = ("init", "order", "split", "noise")
@@ -52,6 +52,7 @@ class Seeds:
         return np.random.default_rng(self.sequence(axis, *more))
 
 
+@runtime_checkable
 class Sources(Protocol):
     """The datasets that the paper's `claims.toml` names, decoded and checked."""
 
@@ -75,6 +76,7 @@ class Data:
         return named if self.test is None else {**named, "test": self.test}
 
 
+@runtime_checkable
 class Context(Protocol):
     """What a paper's own `fit` gets from the harness."""
 

@@ -1,0 +1,141 @@
+"""What every run gets from the harness: seed streams, data, device, progress, curves, checkpoints."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+
+from reimpl.claims import Metric
+from reimpl.errors import DivergenceError
+from reimpl.paper import Data, Seeds, Sources
+
+Emit = Callable[[str, Mapping[str, Any]], None]
+"""Sends `progress` or `point` with its contents to whoever watches."""
+
+STOP = Event()
+"""Set when this process is asked to end: the next checkpoint is written at once and the run breaks off."""
+CHECKPOINT_EVERY = 30.0
+"""Seconds between checkpoints."""
+PROGRESS_EVERY = 0.2
+"""Seconds between two reports of progress."""
+CURVE_POINTS = 200
+"""Points of a curve that are kept; longer ones are thinned on a geometric grid."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop and has written its checkpoint; no `except Exception` may eat it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What training one seed gives."""
+
+    measurements: Mapping[str, float | bool | None]
+    parameters: int | None = None
+    flops: float | None = None
+    """Of the whole training, counted on one step, without evaluation."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RunContext:
+    """The `Context` that papers and trainers see."""
+
+    seeds: Seeds
+    sources: Sources
+    data: Data
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    emit: Emit = lambda _kind, _contents: None
+    checkpoint_path: Path | None = None
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    _last_checkpoint: float = field(default_factory=time.monotonic)
+    _last_progress: float = 0.0
+
+    def progress(self, done: float, total: float, **shown: float) -> None:
+        """Say how far the run is; at most five times a second reach the screen."""
+        now = time.monotonic()
+        if now - self._last_progress >= PROGRESS_EVERY or done >= total:
+            self._last_progress = now
+            self.emit("progress", {"done": done, "total": total, "shown": shown})
+
+    def curve(self, step: float, values: Mapping[str, float]) -> None:
+        """Add a point to the run's curves; NaN ends the run."""
+        for name, value in values.items():
+            if math.isnan(value):
+                raise DivergenceError(f"'{name}' became NaN at step {step:g}")
+            self.curves.setdefault(name, []).append((step, value))
+        self.emit("point", {"seed": self.seeds.seed, "step": step, "values": dict(values)})
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep `state`, at most every half minute: written under another name, synced, renamed."""
+        if self.checkpoint_path is None:
+            return
+        if not STOP.is_set() and time.monotonic() - self._last_checkpoint < CHECKPOINT_EVERY:
+            return
+        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.checkpoint_path.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as file:
+            torch.save({"state": state, "curves": self.curves}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.checkpoint_path)
+        self._last_checkpoint = time.monotonic()
+        if STOP.is_set():
+            raise Stopped
+
+    def resume(self) -> Mapping[str, Any] | None:
+        """The state kept last by an attempt that was cut off; a damaged one is as good as none."""
+        if self.checkpoint_path is None or not self.checkpoint_path.exists():
+            return None
+        try:
+            kept = torch.load(self.checkpoint_path, map_location=self.device, weights_only=False)
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError):
+            return None
+        self.curves = kept["curves"]
+        return kept["state"]
+
+
+class Moments:
+    """When a training is evaluated, and which of those points its curves keep."""
+
+    def __init__(self, epochs: int, every: int) -> None:
+        self.epochs, self.every = epochs, every
+        count = epochs // every + 1
+        self.kept = None if count <= CURVE_POINTS else self._grid(count)
+
+    def _grid(self, count: int) -> frozenset[int]:
+        grid = torch.logspace(0, math.log10(count - 1), CURVE_POINTS).round().long().tolist()
+        return frozenset({0, self.epochs, *(int(i) * self.every for i in grid)})
+
+    def due(self, epoch: int) -> bool:
+        """Whether the state after `epoch` epochs is evaluated."""
+        return epoch % self.every == 0 or epoch == self.epochs
+
+    def keep(self, epoch: int) -> bool:
+        """Whether that evaluation goes into the curves."""
+        return self.kept is None or epoch in self.kept
+
+
+class Targets:
+    """Watches curves for the first epoch at which their targets are met; one entry per seed."""
+
+    def __init__(self, metrics: Mapping[str, Metric], seeds: int) -> None:
+        self.watched = {name: metric.reaches for name, metric in metrics.items() if metric.reaches}
+        self.lower = {name: metrics[r.curve].better != "higher" for name, r in self.watched.items()}
+        self.first = {name: torch.full((seeds,), math.inf, dtype=torch.float64) for name in self.watched}
+
+    def see(self, epoch: int, values: Mapping[str, torch.Tensor]) -> None:
+        """Take the values (S,) of each curve after `epoch` epochs."""
+        for name, reaches in self.watched.items():
+            value = values[reaches.curve]
+            met = value <= reaches.target if self.lower[name] else value >= reaches.target
+            self.first[name][met.cpu() & self.first[name].isinf()] = float(epoch)
+
+    def measurements(self, seed: int) -> dict[str, float]:
+        """Metric name → epochs to its target for the seed at that place, infinite for a miss."""
+        return {name: float(first[seed]) for name, first in self.first.items()}

@@ -1,0 +1,27 @@
+"""Jobs one after another in this process: for debuggers, and where processes are not wanted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reimpl.engines import Event
+from reimpl.errors import ReimplError
+from reimpl.jobs import Job, execute
+
+
+def run(jobs: Sequence[Job]) -> Iterator[Event]:
+    """Yield what happens; a job's own points come together, when it is done."""
+    for job in jobs:
+        yield Event(kind="started", job=job)
+        seen: list[Event] = []
+
+        def emit(kind: str, contents: Mapping[str, Any], job: Job = job, seen: list[Event] = seen) -> None:
+            if kind == "point":
+                seen.append(Event(kind="point", job=job, contents=contents))
+
+        try:
+            result = execute(job, emit)
+        except ReimplError as error:
+            yield Event(kind="refused", job=job, contents={"error": error})
+            return
+        yield from seen
+        yield Event(kind="done", job=job, contents={"result": result})

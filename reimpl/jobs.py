@@ -1,0 +1,388 @@
+"""One piece of work for an engine: a run, a vectorised batch of runs, a baseline, a count or a probe.
+
+A job can be pickled; `execute` runs it wherever it lands and keeps the records itself, so that a finished run is
+safe even when the process that asked for it has died.
+"""
+
+import importlib.util
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from reimpl.claims import Claims, Scalar, Variant, apply_overrides
+from reimpl.errors import ReimplError, RequestError, RunError
+from reimpl.records import Record, Store, environment
+from reimpl.registry import Entry
+
+if TYPE_CHECKING:
+    from reimpl.context import Emit, Outcome, RunContext
+    from reimpl.paper import Paper
+
+JobPart = Literal["train", "counts", "baseline", "probe"]
+WAIT = 0.5
+"""Seconds between looks at a run that another process is making."""
+PROBE_SECONDS = 1.5
+"""How long a probe trains."""
+BASELINE_SECONDS = 60.0
+"""What tuning and fitting one baseline may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to run; several seeds mean one vectorised batch."""
+
+    entry: Entry
+    variant: str
+    seeds: tuple[int, ...]
+    part: JobPart = "train"
+    keys: tuple[str, ...]
+    key_parts: tuple[Mapping[str, str], ...]
+    root: Path
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
+    model: str | None = None
+    """`FILE.py:Class`, somebody's own model."""
+    device: str = "cpu"
+    baseline: tuple[str, str] | None = None
+    """Name of the baseline and of the metric that it is scored by."""
+    force: bool = False
+    """Run even when there is a record already."""
+    batch: int = 1
+    """Seeds trained at once that a probe stands for."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        what = self.baseline[0] if self.baseline else self.variant
+        if self.part != "train":
+            return f"{what} ({self.part})"
+        seeds = f"seed {self.seeds[0]}" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+        return f"{what}, {seeds}"
+
+    @property
+    def recorded_as(self) -> str:
+        """The variant that its records name; a baseline stands under its own name."""
+        return f"{self.baseline[0]} on {self.variant}" if self.baseline else self.variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a short try says of a whole run or batch on this machine."""
+
+    seconds: float
+    memory_mb: float
+    flops: float | None = None
+
+
+def execute(job: Job, emit: "Emit") -> list[Record] | Probe:
+    """Do the job and keep its records.
+
+    Raises:
+        ReimplError: a mistake of the user's (no data, a paper that cannot be imported), not of one run.
+    """
+    if job.part == "probe":
+        return _probe(job)
+    store = Store(job.root)
+    with _alone(store, job):
+        kept = {} if job.force else _kept(store, job)
+        left = [seed for seed in job.seeds if seed not in kept]
+        fresh = _record(_only(job, left), store, emit) if left else []
+        store.write_many(fresh)
+        for seed in left:
+            _checkpoint(store, job, seed).unlink(missing_ok=True)
+        return [*kept.values(), *fresh]
+
+
+def failed(job: Job, why: str) -> list[Record]:
+    """Records that say a job failed from outside: its process was killed."""
+    clock = _Clock()
+    return [_make(job, seed, clock, error=why) for seed in job.seeds]
+
+
+@contextmanager
+def _alone(store: Store, job: Job) -> Iterator[None]:
+    """Wait until nobody else is making the same runs."""
+    same = job.keys[0] if len(job.seeds) == 1 else f"{job.entry.slug}-{job.variant}"
+    while True:
+        with store.claim(same) as mine:
+            if mine:
+                yield
+                return
+        time.sleep(WAIT)
+
+
+def _kept(store: Store, job: Job) -> dict[int, Record]:
+    found = {}
+    for seed, key in zip(job.seeds, job.keys, strict=True):
+        record = store.find(
+            paper=job.entry.slug, variant=job.recorded_as, seed=seed, key=key, part=_part(job)
+        )
+        if record is not None:
+            found[seed] = record
+    return found
+
+
+def _part(job: Job) -> Literal["train", "counts", "baseline"]:
+    return "train" if job.part == "probe" else job.part
+
+
+def _only(job: Job, seeds: Sequence[int]) -> Job:
+    places = [job.seeds.index(seed) for seed in seeds]
+    return replace(
+        job,
+        seeds=tuple(seeds),
+        keys=tuple(job.keys[i] for i in places),
+        key_parts=tuple(job.key_parts[i] for i in places),
+    )
+
+
+def _checkpoint(store: Store, job: Job, seed: int) -> Path:
+    key = job.keys[job.seeds.index(seed)]
+    return store.checkpoint_path(paper=job.entry.slug, variant=job.variant, seed=seed, key=key)
+
+
+class _Clock:
+    """When a run began, and what it took."""
+
+    def __init__(self) -> None:
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.wall, self.cpu = time.monotonic(), time.process_time()
+
+    def took(self) -> tuple[float, float]:
+        """Seconds of wall and processor time so far."""
+        return time.monotonic() - self.wall, time.process_time() - self.cpu
+
+
+def _record(job: Job, store: Store, emit: "Emit") -> list[Record]:
+    """Run the job; what goes wrong in a run becomes its record."""
+    claims = job.entry.claims
+    variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
+    paper = _paper(job)
+    clock = _Clock()
+    try:
+        if job.part == "counts":
+            return [_make(job, job.seeds[0], clock, measurements=_counts(paper, variant))]
+        contexts = [_context(job, paper, variant, claims, seed, store, emit) for seed in job.seeds]
+        if job.part == "baseline":
+            return [_run_baseline(job, paper, claims, contexts[0], clock)]
+        outcomes = _train(paper, variant, claims, contexts)
+    except RunError as error:
+        return [_make(job, seed, clock, error=_said(error)) for seed in job.seeds]
+    except ReimplError:
+        raise
+    except Exception:
+        return [_make(job, seed, clock, error=traceback.format_exc()) for seed in job.seeds]
+    return [
+        _make(job, context.seeds.seed, clock, error=_said(outcome))
+        if isinstance(outcome, RunError)
+        else _make(job, context.seeds.seed, clock, outcome=outcome, context=context)
+        for context, outcome in zip(contexts, outcomes, strict=True)
+    ]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _train(
+    paper: "Paper", variant: Variant, claims: Claims, contexts: Sequence["RunContext"]
+) -> "Sequence[Outcome | RunError]":
+    from reimpl import training
+    from reimpl.context import Outcome
+
+    if variant.id in paper.fit:
+        measured = paper.fit[variant.id](variant, contexts[0])
+        return [Outcome(measurements=_checked(measured, claims))]
+    if len(contexts) > 1:
+        from reimpl import vectorised
+
+        return vectorised.train(paper, variant, contexts, metrics=claims.metrics)
+    return [training.train(paper, variant, contexts[0], metrics=claims.metrics)]
+
+
+def _checked(measured: Mapping[str, Any], claims: Claims) -> dict[str, float | bool | None]:
+    """A paper's own measurements: known metrics, no NaN."""
+    for name, value in measured.items():
+        if name not in claims.metrics:
+            raise RunError(f"the paper measured '{name}', which claims.toml does not define")
+        if value is not None and value != value:
+            raise RunError(f"'{name}' is NaN")
+    return {name: None if v is None else v if isinstance(v, bool) else float(v) for name, v in measured.items()}
+
+
+def _counts(paper: "Paper", variant: Variant) -> dict[str, float | bool | None]:
+    if paper.counts is None:
+        raise RunError(f"{paper.slug}: an exact claim needs the paper's `counts`")
+    return dict(paper.counts(variant))
+
+
+def _context(
+    job: Job,
+    paper: "Paper",
+    variant: Variant,
+    claims: Claims,
+    seed: int,
+    store: Store,
+    emit: "Emit",
+) -> "RunContext":
+    import torch
+
+    from reimpl import data
+    from reimpl.context import RunContext
+    from reimpl.paper import Data, Seeds
+
+    sources, seeds = data.load(claims.sources), Seeds(seed)
+    rows = paper.data(variant, sources, seeds) if paper.data else Data(train=())
+    alone = len(job.seeds) == 1
+    first = seed == job.seeds[0]
+    return RunContext(
+        seeds=seeds,
+        sources=sources,
+        data=rows,
+        device=torch.device(job.device),
+        emit=emit if alone else _progress_only(emit),
+        checkpoint_path=_checkpoint(store, job, seed) if first else None,
+    )
+
+
+def _progress_only(emit: "Emit") -> "Emit":
+    """A batch reports as one; its curves travel with its records."""
+    return lambda kind, contents: emit(kind, contents) if kind == "progress" else None
+
+
+def _run_baseline(
+    job: Job, paper: "Paper", claims: Claims, context: "RunContext", clock: _Clock
+) -> Record:
+    from baselines import BASELINES
+
+    from reimpl.baselining import fit_baseline
+
+    assert job.baseline is not None
+    name, metric_name = job.baseline
+    metric = claims.metrics[metric_name]
+    assert metric.score is not None
+    result = fit_baseline(
+        next(baseline for baseline in BASELINES if baseline.name == name),
+        context.data,
+        prepare=paper.prepare,
+        score=metric.score,
+        split=metric.split,
+        seed=context.seeds.integer("init") % 2**31,
+        budget_s=BASELINE_SECONDS,
+        progress=context.progress,
+    )
+    chosen = ", ".join(f"{key}={value}" for key, value in result.chosen.items())
+    note = "; ".join(part for part in (chosen, f"{result.train_rows} training rows", result.note) if part)
+    return _make(job, job.seeds[0], clock, measurements={metric_name: result.measurement}, note=note)
+
+
+def _make(
+    job: Job,
+    seed: int,
+    clock: _Clock,
+    *,
+    outcome: "Outcome | None" = None,
+    context: "RunContext | None" = None,
+    measurements: Mapping[str, float | bool | None] | None = None,
+    error: str | None = None,
+    note: str | None = None,
+) -> Record:
+    place = job.seeds.index(seed)
+    wall, cpu = clock.took()
+    share = len(job.seeds)  # a batch's time is shared out among its seeds
+    if share > 1:
+        note = f"one of {share} seeds trained as one batch"
+    return Record(
+        paper=job.entry.slug,
+        variant=job.recorded_as,
+        seed=seed,
+        part=_part(job),
+        status="ok" if error is None else "error",
+        measurements=dict(outcome.measurements if outcome else measurements or {}),
+        key=job.keys[place],
+        key_parts=dict(job.key_parts[place]),
+        overrides=dict(job.overrides),
+        model=job.model,
+        curves={k: [list(point) for point in curve] for k, curve in context.curves.items()} if context else {},
+        started=clock.started,
+        wall_s=round(wall / share, 4),
+        cpu_s=round(cpu / share, 4),
+        parameters=outcome.parameters if outcome else None,
+        flops=round(outcome.flops) if outcome and outcome.flops else None,
+        environment=environment(job.entry.folder),
+        error=error,
+        note=note,
+    )
+
+
+def _paper(job: Job) -> "Paper":
+    paper = job.entry.load()
+    if job.model is None:
+        return paper
+    build = own_model(job.model)
+    return replace(paper, model=lambda _variant: build())
+
+
+def own_model(spec: str) -> Any:
+    """The class that `FILE.py:Class` names.
+
+    Raises:
+        RequestError: no such file or class, or the file cannot be imported.
+    """
+    path, _, name = spec.partition(":")
+    file = Path(path)
+    if not name or not file.is_file():
+        raise RequestError(f"--model {spec}: write FILE.py:Class, with a file that exists")
+    digest = sha256(str(file.resolve()).encode()).hexdigest()[:8]
+    module_spec = importlib.util.spec_from_file_location(f"reimpl_model_{digest}", file)
+    if module_spec is None or module_spec.loader is None:
+        raise RequestError(f"--model {spec}: {file.name} is no Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        return getattr(module, name)
+    except AttributeError:
+        raise RequestError(f"--model {spec}: {file.name} has no '{name}'") from None
+    except Exception as error:
+        raise RequestError(f"--model {spec}: {type(error).__name__}: {error}") from error
+
+
+def _probe(job: Job) -> Probe:
+    """Train for a moment, and say what the whole would take."""
+    import psutil
+
+    from reimpl import training, vectorised
+
+    claims = job.entry.claims
+    variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
+    paper = _paper(job)
+    if variant.id in paper.fit:
+        return Probe(seconds=0.0, memory_mb=0.0)
+    store = Store(job.root / "probe")
+    seeds = range(job.batch)
+    contexts = [
+        replace_path(_context(job, paper, variant, claims, seed, store, lambda _k, _c: None))
+        for seed in seeds
+    ]
+    if job.batch > 1:
+        seconds, flops = vectorised.probe(
+            paper, variant, contexts, metrics=claims.metrics, seconds=PROBE_SECONDS
+        )
+    else:
+        seconds, flops = training.probe(
+            paper, variant, contexts[0], metrics=claims.metrics, seconds=PROBE_SECONDS
+        )
+    return Probe(
+        seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops
+    )
+
+
+def replace_path(context: "RunContext") -> "RunContext":
+    """A probe keeps no checkpoint."""
+    context.checkpoint_path = None
+    return context

@@ -1,0 +1,646 @@
+"""Keep runs: one JSON file each, found again by a key that hashes what decides a run's outcome.
+
+    root/<paper>/<variant>/<seed>-<key8>.json             a run that gave a result
+    root/<paper>/<variant>/counts-<seed>-<key8>.json      one of part `counts`, or `baseline`
+    root/<paper>/<variant>/<seed>-<key8>.error            a failed try, until a later one succeeds
+    root/<paper>/<variant>/<seed>-<key8>.ckpt             where a run that was cut off goes on
+    root/<paper>/<variant>/<seed>-<key8>.json.unreadable  set aside, never judged
+
+A file is written under a temporary name, synced and renamed: after a crash it is whole or absent.
+"""
+
+import ast
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, lru_cache
+from hashlib import sha256
+from math import inf, isfinite, isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from urllib.parse import quote
+
+from reimpl.claims import Claims, Scalar, Variant
+from reimpl.errors import RecordError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+Part = Literal["train", "counts", "baseline"]
+Status = Literal["ok", "error"]
+Curve = list[list[float]]
+"""Points [step, value]."""
+
+SCHEMA = 1
+KEY_SCHEMA = 1
+"""Raised when the harness itself changes what a run computes."""
+CURVE_POINTS = 25
+"""Points of a curve in `measured.jsonl`."""
+STALE_SECONDS = 3600
+"""A temporary file of this age belongs to a process that was killed."""
+
+
+# One run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is kept of one run; never edited."""
+
+    schema: int = SCHEMA
+    paper: str
+    variant: str
+    seed: int
+    part: Part
+    status: Status
+    measurements: Mapping[str, float | bool | None]
+    """Metric → value; `inf` is a target never reached, `None` a metric not defined for this run."""
+    key: str
+    key_parts: Mapping[str, str]
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
+    """What `--set` changed; such a run is never judged as the paper's."""
+    model: str | None = None
+    """The user's own model (`FILE.py:Class`); such a run is never judged as the paper's."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    started: str
+    """ISO 8601, UTC."""
+    wall_s: float
+    cpu_s: float
+    parameters: int | None = None
+    flops: int | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    """The traceback of a failed run."""
+    note: str | None = None
+
+    def to_json(self) -> str:
+        """One line of strict JSON; infinity is the text "inf".
+
+        Raises:
+            RecordError: a number is NaN.
+        """
+        what = f"record {self.paper}/{self.variant} seed {self.seed}"
+        table = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps(_encode(table, what), allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record of that line.
+
+        Raises:
+            RecordError: not JSON, another schema, or a field missing, unknown or of a wrong type.
+        """
+        try:
+            table = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"not JSON: {error}") from None
+        _check(table)
+        table["measurements"] = {k: _decode(v, k) for k, v in table["measurements"].items()}
+        table["curves"] = {k: _curve(v, k) for k, v in table["curves"].items()}
+        return cls(**table)
+
+
+_NUMBER = (int, float)
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "paper": (str,),
+    "variant": (str,),
+    "seed": (int,),
+    "part": (str,),
+    "status": (str,),
+    "measurements": (dict,),
+    "key": (str,),
+    "key_parts": (dict,),
+    "overrides": (dict,),
+    "model": (str, type(None)),
+    "curves": (dict,),
+    "started": (str,),
+    "wall_s": _NUMBER,
+    "cpu_s": _NUMBER,
+    "parameters": (int, type(None)),
+    "flops": (int, type(None)),
+    "environment": (dict,),
+    "error": (str, type(None)),
+    "note": (str, type(None)),
+}
+
+
+def _check(table: Any) -> None:
+    """A table of the known schema has exactly the known fields, each of its type."""
+    if not isinstance(table, dict):
+        raise RecordError("not a table of a record's fields")
+    if table.get("schema") != SCHEMA:
+        raise RecordError(f"schema {table.get('schema')!r} is not known here, only {SCHEMA}")
+    odd = sorted(table.keys() ^ _TYPES.keys())
+    if odd:
+        raise RecordError(f"field '{odd[0]}' is {'unknown' if odd[0] in table else 'missing'}")
+    for name, types in _TYPES.items():
+        if not isinstance(table[name], types) or isinstance(table[name], bool):
+            raise RecordError(f"field '{name}' is {table[name]!r}")
+    if table["part"] not in get_args(Part) or table["status"] not in get_args(Status):
+        raise RecordError(f"part is {table['part']!r} and status {table['status']!r}")
+
+
+def _encode(value: Any, what: str) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        if isnan(value):
+            raise RecordError(f"{what}: a number is NaN; a run that gives NaN is an error")
+        return "inf" if value > 0 else "-inf"
+    if isinstance(value, Mapping):
+        return {str(k): _encode(v, f"{what}: '{k}'") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item, what) for item in value]
+    return value
+
+
+_INFINITIES = {"inf": inf, "-inf": -inf}
+
+
+def _decode(value: Any, name: str) -> Any:
+    """A measurement: a number, a truth value or nothing."""
+    if value is None or isinstance(value, int | float):
+        return value
+    if value in ("inf", "-inf"):
+        return _INFINITIES[value]
+    raise RecordError(f"'{name}' is {value!r}, no number")
+
+
+def _curve(points: Any, name: str) -> Curve:
+    try:
+        return [[_decode(step, name), _decode(value, name)] for step, value in points]
+    except (TypeError, ValueError):
+        raise RecordError(f"curve '{name}' is no list of points [step, value]") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not allowed")
+
+
+# What decides a run
+
+
+def key_parts(
+    *,
+    claims: Claims,
+    variant: Variant,
+    seed: int,
+    part: Part,
+    overrides: Mapping[str, Scalar],
+    folder: Path,
+    model_file: Path | None,
+    data: str,
+) -> dict[str, str]:
+    """What decides a run's outcome, by name.
+
+    Nothing incidental is in it: README, order of variants, published numbers, margins, paths.
+
+    Args:
+        claims: the paper's; only how a metric is reached counts, or scored for a baseline.
+        variant: its id, recipe and settings count.
+        seed: of the run.
+        part: of the run.
+        overrides: what `--set` changed.
+        folder: the code of all its Python files counts, not its formatting or docstrings.
+        model_file: further code that counts: somebody's own model, or the folder of the baselines.
+        data: the fingerprint of the data, empty when there are none.
+    """
+    return {
+        "schema": str(KEY_SCHEMA),
+        "part": part,
+        "seed": str(seed),
+        "variant": _digest([variant.id, _recipe(variant), variant.settings]),
+        "metrics": _digest(_metric_rules(claims, part)),
+        "overrides": _canonical(overrides),
+        "paper_code": _code_digest(folder),
+        "model": "the paper's" if model_file is None else _code_digest(model_file),
+        "data": data,
+        "torch": _version("torch") or "none",
+        "numpy": _version("numpy") or "none",
+    }
+
+
+def key(parts: Mapping[str, str]) -> str:
+    """The SHA-256 of the parts, in hex."""
+    return sha256(_canonical(parts).encode()).hexdigest()
+
+
+_WORDS = {
+    "schema": "the harness's rules for runs",
+    "variant": "the variant's recipe or settings",
+    "metrics": "how a metric of claims.toml is reached or scored",
+    "paper_code": "the paper's code",
+    "model": "the code of the model",
+    "data": "the data",
+}
+_SHOWN = ("part", "seed", "overrides", "torch", "numpy", "schema")
+"""Parts that say something to a reader; the others are digests."""
+
+
+def changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """In words, what differs between the parts of two keys.
+
+    >>> changed({"torch": "2.12.0", "seed": "3"}, {"torch": "2.13.0", "seed": "3"})
+    ['torch changed: 2.12.0 → 2.13.0']
+    """
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name, "none"), new.get(name, "none")
+        if was != now:
+            arrow = f": {was} → {now}" if name in _SHOWN else ""
+            found.append(f"{_WORDS.get(name, name)} changed{arrow}")
+    return found
+
+
+def _recipe(variant: Variant) -> Mapping[str, Any]:
+    recipe = variant.recipe
+    return {} if recipe is None else {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+
+
+def _metric_rules(claims: Claims, part: Part) -> Mapping[str, Any]:
+    """What the harness derives by the metric blocks: steps to a target, a baseline's score."""
+    if part == "baseline":
+        return {m.name: [m.split, m.score] for m in claims.metrics.values() if m.score}
+    return {
+        m.name: [m.reaches.curve, m.reaches.target, claims.metrics[m.reaches.curve].better]
+        for m in claims.metrics.values()
+        if m.reaches
+    }
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(_encode(value, "key"), sort_keys=True, separators=(",", ":"))
+
+
+def _digest(value: Any) -> str:
+    return sha256(_canonical(value).encode()).hexdigest()[:16]
+
+
+def _code_digest(place: Path) -> str:
+    """A hash of what the Python in a file or folder says."""
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    root = place if place.is_dir() else place.parent
+    try:
+        return _digest({path.relative_to(root).as_posix(): _file_digest(path) for path in files})
+    except OSError as error:
+        raise RecordError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def _file_digest(path: Path) -> str:
+    status = path.stat()
+    return _parsed_digest(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _parsed_digest(path: Path, _mtime: int, _size: int) -> str:
+    """Of the statements, without comments, docstrings and layout; of the bytes if not Python."""
+    text = path.read_bytes()
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return sha256(text).hexdigest()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [statement for statement in node.body if not _is_text(statement)]
+    return sha256(ast.unparse(tree).encode(errors="surrogatepass")).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A docstring, or a text below a field: neither does anything."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+# Where it ran
+
+
+def environment(folder: Path | None = None) -> dict[str, Any]:
+    """Versions, machine and the git state of `folder`; names no person, host or path."""
+    return {**_machine(), "threads": _threads(), "gpu": _gpu(), **_git(folder)}
+
+
+@cache
+def _machine() -> Mapping[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "numpy": _version("numpy"),
+        "lightning": _version("pytorch-lightning"),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": _cores(),
+    }
+
+
+@cache
+def _version(package: str) -> str | None:
+    from importlib import metadata  # 25 ms, which commands that only read need not pay
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    with suppress(OSError):
+        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if named:
+            return named[1].strip()
+    if sys.platform == "darwin":
+        return _said("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+
+
+@cache
+def _git(folder: Path | None) -> Mapping[str, Any]:
+    """The commit, and whether anything beside it was changed."""
+    where = ("-C", str(folder)) if folder else ()
+    said = _said("git", "--no-optional-locks", *where, "status", "--porcelain=v2", "--branch")
+    commit = re.match(r"# branch\.oid ([0-9a-f]+)$", said or "", re.MULTILINE)
+    if said is None or commit is None:
+        return {"git_commit": None, "git_dirty": None}
+    dirty = any(not line.startswith("#") for line in said.splitlines())
+    return {"git_commit": commit[1], "git_dirty": dirty}
+
+
+def _said(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+# Many runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """What `Store.read` found."""
+
+    ok: list[Record]
+    errors: list[Record]
+    unreadable: list[Path]
+    """Files set aside now or earlier, until somebody looks and removes them."""
+
+
+class Store:
+    """A folder of records. Several processes may write to it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, record: Record) -> Path:
+        """Keep a record; a result takes the place of an earlier failure of the same run.
+
+        Raises:
+            RecordError: the folder cannot be written, or a number is NaN.
+        """
+        return self.write_many([record])[0]
+
+    def write_many(self, records: Iterable[Record]) -> list[Path]:
+        """Keep the records of a batch; each is whole or not there, whenever the process dies.
+
+        Raises:
+            RecordError: as for `write`.
+        """
+        texts = [(self._path(record), record.to_json() + "\n") for record in records]
+        try:
+            for path, text in texts:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _put(path, text)
+                if path.suffix == ".json":
+                    path.with_suffix(".error").unlink(missing_ok=True)
+            for folder in {path.parent for path, _ in texts}:
+                _sync_folder(folder)
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
+        return [path for path, _ in texts]
+
+    def read(self, paper: str) -> Records:
+        """All records of a paper, by part, variant and seed.
+
+        A file that cannot be read is renamed to `….unreadable`, and named each time.
+        """
+        found = Records(ok=[], errors=[], unreadable=[])
+        for path in sorted((self.root / _safe(paper)).glob("*/*")):
+            if path.suffix in (".json", ".error"):
+                record = _read_or_set_aside(path, paper)
+                if isinstance(record, Path):
+                    found.unreadable.append(record)
+                elif record is not None:
+                    (found.ok if record.status == "ok" else found.errors).append(record)
+            elif path.suffix == ".unreadable":
+                found.unreadable.append(path)
+            elif path.suffix == ".tmp":
+                _remove_stale(path)
+        found.ok.sort(key=_order)
+        found.errors.sort(key=_order)
+        return found
+
+    def find(
+        self, *, paper: str, variant: str, seed: int, key: str, part: Part = "train"
+    ) -> Record | None:
+        """The result of the run of that key, if there is one."""
+        stem = self._stem(paper=paper, variant=variant, seed=seed, key=key, part=part)
+        record = _read_or_set_aside(stem.with_suffix(".json"), paper)
+        if not isinstance(record, Record) or record.key != key or record.status != "ok":
+            return None
+        return record
+
+    def checkpoint_path(
+        self, *, paper: str, variant: str, seed: int, key: str, part: Part = "train"
+    ) -> Path:
+        """Where that run keeps its checkpoint; the folder may not be there yet."""
+        stem = self._stem(paper=paper, variant=variant, seed=seed, key=key, part=part)
+        return stem.with_suffix(".ckpt")
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Whether this process is the only one at work on `key` (a run's key, a paper's slug).
+
+        The claim ends with the block or with the process, however it dies.
+
+        Raises:
+            RecordError: the folder cannot be written.
+        """
+        lock = self._lock(key)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _lock(self, key: str) -> "FileLock | None":
+        from filelock import FileLock, Timeout  # late: 30 ms
+
+        path = self.root / ".locks" / f"{_safe(key)}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, blocking=False)
+            lock.acquire()
+        except Timeout:
+            return None
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
+        return lock
+
+    def _path(self, record: Record) -> Path:
+        stem = self._stem(
+            paper=record.paper,
+            variant=record.variant,
+            seed=record.seed,
+            key=record.key,
+            part=record.part,
+        )
+        return stem.with_suffix(".json" if record.status == "ok" else ".error")
+
+    def _stem(self, *, paper: str, variant: str, seed: int, key: str, part: Part) -> Path:
+        kind = "" if part == "train" else f"{part}-"
+        return self.root / _safe(paper) / _safe(variant) / f"{kind}{seed}-{key[:8]}"
+
+
+def _order(record: Record) -> tuple[str, str, int, str]:
+    return record.part, record.variant, record.seed, record.key
+
+
+def _safe(name: str) -> str:
+    """A file name for any name; no name leads out of the folder."""
+    quoted = quote(name, safe=" ,+()=")
+    return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
+
+
+def _put(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames last through a power cut; not every file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _read_or_set_aside(path: Path, paper: str) -> Record | Path | None:
+    """The record, or where the unreadable file now lies, or None for no file."""
+    try:
+        record = Record.from_json(path.read_text(encoding="utf-8"))
+        if record.paper == paper:
+            return record
+    except FileNotFoundError:
+        return None
+    except (RecordError, UnicodeDecodeError):
+        pass
+    except OSError:
+        return path  # left where it is: it may be readable again tomorrow
+    with suppress(OSError):
+        return path.replace(path.with_name(f"{path.name}.unreadable"))
+    return path
+
+
+def _remove_stale(path: Path) -> None:
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            path.unlink()
+
+
+def _unwritable(folder: Path, error: OSError) -> RecordError:
+    return RecordError(f"{folder}: {error.strerror}. Choose a folder that can be written.")
+
+
+# Records kept with the paper
+
+
+def read_measured(path: Path) -> list[Record]:
+    """The promoted records of a paper; none when the file is not there.
+
+    Raises:
+        RecordError: a line is no record; names file and line.
+    """
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{where}: cannot be read: {error}") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(Record.from_json(line))
+        except RecordError as error:
+            raise RecordError(f"{where}:{number}: {error}") from None
+    return records
+
+
+def write_measured(
+    path: Path, records: Iterable[Record], *, without_curves: Collection[str] = ()
+) -> None:
+    """Keep records with the paper, one line each, in an order that keeps diffs small.
+
+    Args:
+        path: `measured.jsonl` of the paper.
+        records: what to promote; their curves are thinned.
+        without_curves: variants whose curves are dropped, such as those of 200 vectorised seeds.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    lines = []
+    for record in sorted(records, key=_order):
+        keep = {} if record.variant in without_curves else record.curves
+        thin = {name: _thinned(curve) for name, curve in keep.items()}
+        lines.append(replace(record, curves=thin).to_json())
+    try:
+        _put(path, "".join(f"{line}\n" for line in lines))
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _thinned(curve: Sequence[list[float]]) -> Curve:
+    """At most `CURVE_POINTS` points, evenly spread, the first and the last among them."""
+    if len(curve) <= CURVE_POINTS:
+        return list(curve)
+    step = (len(curve) - 1) / (CURVE_POINTS - 1)
+    return [curve[round(i * step)] for i in range(CURVE_POINTS)]

@@ -1,0 +1,775 @@
+"""The one orchestrator: plan → engine → records → verdicts."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from reimpl import registry
+from reimpl.claims import COSTS, Claim, Claims, Cost, Exact, Metric, Scalar, Variant, apply_overrides, variants_of
+from reimpl.errors import DataError, RequestError
+from reimpl.jobs import Job, JobPart, Probe, failed
+from reimpl.records import Record, Store, changed, environment, key, key_parts, read_measured, write_measured
+from reimpl.registry import Entry
+from reimpl.verdict import Measured, Verdict, judge_all
+
+Device = str
+Where = Literal["local", "committed"]
+BASELINE_SEEDS = 5
+"""Runs of a baseline where a split is small; with a thousand test items one run says enough."""
+SMALL_SPLIT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody wants reproduced."""
+
+    paper: str
+    papers: tuple[Path, ...] = ()
+    """Folders of papers that are not installed."""
+    variants: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    seeds: int | None = None
+    """Runs of each variant instead of the variant's own number."""
+    cost: Cost = "minutes"
+    """Claims that take more than this are left out."""
+    workers: int | None = None
+    device: Device = "cpu"
+    wandb: str = "auto"
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
+    model: str | None = None
+    force: bool = False
+    baselines: bool = False
+    engine: Literal["processes", "inprocess"] = "processes"
+    runs: Path | None = None
+    """Folder of the records; `REIMPL_RUNS`, or `runs` here."""
+
+    @property
+    def root(self) -> Path:
+        """The folder of the records."""
+        return (self.runs or Path(os.environ.get("REIMPL_RUNS", "runs"))).absolute()
+
+    @property
+    def altered(self) -> bool:
+        """Its runs are not the paper's and are never judged as such."""
+        return bool(self.overrides) or self.model is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What is to be done for one variant, count or baseline."""
+
+    variant: str
+    """As its records name it."""
+    part: JobPart
+    seeds: tuple[int, ...]
+    cached: tuple[Record, ...]
+    jobs: tuple[Job, ...]
+    seconds: float | None = None
+    """What the jobs take on one core here, as far as it is known."""
+    basis: str = ""
+    """What the estimate rests on."""
+    memory_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that `reproduce` would do."""
+
+    entry: Entry
+    planned: tuple[Planned, ...]
+    left_out: Mapping[str, str]
+    """Claim → why it is not settled here."""
+
+    @property
+    def jobs(self) -> list[Job]:
+        """In the order of work: what is quick to count first, then long before short."""
+        order = sorted(self.planned, key=lambda p: (p.part != "counts", -(p.seconds or 0.0)))
+        return [job for planned in order for job in planned.jobs]
+
+    def seconds(self, workers: int) -> float:
+        """A guess at the time of the whole, by the work shared out or the longest job."""
+        known = [(p.seconds or 0.0, len(p.jobs)) for p in self.planned if p.jobs]
+        longest = max((total / count for total, count in known), default=0.0)
+        return max(sum(total for total, _ in known) / workers, longest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The records that verdicts rest on."""
+
+    records: tuple[Record, ...]
+    errors: tuple[Record, ...] = ()
+    unreadable: tuple[Path, ...] = ()
+    where: Mapping[str, Where] = field(default_factory=dict)
+    """Variant → whether its records are this machine's or the committed ones."""
+    stale: tuple[str, ...] = ()
+    """Variants whose committed records were made by other code than there is now."""
+
+    def measured(self) -> dict[str, dict[str, dict[int, float | bool | None]]]:
+        """Metric → variant → seed → value, without baselines."""
+        table: dict[str, dict[str, dict[int, float | bool | None]]] = {}
+        for record in self.records:
+            if record.part != "baseline":
+                for metric, value in record.measurements.items():
+                    table.setdefault(metric, {}).setdefault(record.variant, {})[record.seed] = value
+        return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestBaseline:
+    """The plain method that does best on a claim's data and metric."""
+
+    name: str
+    value: float
+    """Mean over its runs."""
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came out."""
+
+    entry: Entry
+    verdicts: tuple[Verdict, ...]
+    """Empty when the runs were altered by `--set` or `--model`."""
+    evidence: Evidence
+    baselines: Mapping[str, BestBaseline] = field(default_factory=dict)
+    """By claim."""
+    fresh: tuple[Record, ...] = ()
+    """Records made now."""
+
+    @property
+    def errors(self) -> list[Record]:
+        """Runs made now that failed."""
+        return [record for record in self.fresh if record.status == "error"]
+
+
+Watch = Callable[[Any], None]
+"""Is shown every `Event`."""
+
+
+# Planning
+
+
+def plan(request: Request, *, estimate: bool = True) -> Plan:
+    """What `reproduce` would do.
+
+    Raises:
+        ReimplError: an unknown paper, variant, claim or key; data that are not at hand.
+    """
+    return _Planner(request).plan(estimate=estimate)
+
+
+class _Planner:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.entry = registry.find(request.paper, request.papers)
+        self.claims = self.entry.claims
+        self.store = Store(request.root)
+        self.model = Path(request.model.partition(":")[0]) if request.model else None
+        if request.model:
+            from reimpl.jobs import own_model
+
+            own_model(request.model)  # a mistake shows now, not in a worker
+
+    def plan(self, *, estimate: bool) -> Plan:
+        chosen, left_out = self.chosen_claims()
+        planned = [p for p in (self.counts(chosen), *self.trainings(chosen), *self.baselines(chosen)) if p]
+        self.check_data(planned)
+        if estimate:
+            planned = self.estimated(planned)
+        return Plan(entry=self.entry, planned=tuple(planned), left_out=left_out)
+
+    def chosen_claims(self) -> tuple[list[Claim], dict[str, str]]:
+        """The claims asked for that can be settled at this cost, and why the others are not."""
+        if self.request.claims:
+            return [self.claims.claim(name) for name in self.request.claims], {}
+        variants = {self.claims.variant(name).id for name in self.request.variants}
+        limit = COSTS.index(self.request.cost)
+        chosen: list[Claim] = []
+        left_out: dict[str, str] = {}
+        for claim in self.claims.claims.values():
+            if variants and not variants & set(variants_of(claim)):
+                continue
+            if claim.needs:
+                left_out[claim.id] = f"needs {claim.needs}"
+            elif COSTS.index(claim.cost) > limit:
+                left_out[claim.id] = f"costs {claim.cost}: ask for it with --cost {claim.cost}"
+            else:
+                chosen.append(claim)
+        return chosen, left_out
+
+    def counts(self, chosen: Sequence[Claim]) -> Planned | None:
+        names = {claim.variant: None for claim in chosen if isinstance(claim, Exact)}
+        if not names or self.request.altered:
+            return None
+        parts = [self.planned(self.claims.variants[name], (0,), "counts") for name in names]
+        return Planned(
+            variant=", ".join(names),
+            part="counts",
+            seeds=(0,),
+            cached=tuple(r for p in parts for r in p.cached),
+            jobs=tuple(job for p in parts for job in p.jobs),
+        )
+
+    def trainings(self, chosen: Sequence[Claim]) -> list[Planned]:
+        names = dict.fromkeys(self.request.variants)
+        if not names:
+            names = dict.fromkeys(
+                name for claim in chosen if not isinstance(claim, Exact) for name in variants_of(claim)
+            )
+        return [self.planned(v, self.seeds(v), "train") for v in map(self.claims.variant, names)]
+
+    def seeds(self, variant: Variant) -> tuple[int, ...]:
+        if variant.deterministic:
+            return (0,)
+        count = variant.seeds if self.request.seeds is None else self.request.seeds
+        return tuple(range(count))
+
+    def planned(self, variant: Variant, seeds: tuple[int, ...], part: JobPart) -> Planned:
+        """Cached records and jobs of a variant; a vectorised variant's seeds are one job."""
+        cached, left = [], []
+        keys = self.keys(variant, part)
+        for seed in seeds:
+            record = None if self.request.force else self.find(variant.id, seed, keys(seed)[0], part)
+            cached.append(record) if record else left.append(seed)
+        together = variant.vectorised and part == "train"
+        batches = [tuple(left)] if together and left else [(seed,) for seed in left]
+        return Planned(
+            variant=variant.id,
+            part=part,
+            seeds=seeds,
+            cached=tuple(cached),
+            jobs=tuple(self.job(variant, batch, part, keys) for batch in batches),
+        )
+
+    def find(self, variant: str, seed: int, found: str, part: JobPart) -> Record | None:
+        assert part != "probe"
+        return self.store.find(paper=self.entry.slug, variant=variant, seed=seed, key=found, part=part)
+
+    def keys(
+        self, variant: Variant, part: JobPart, baseline: str | None = None
+    ) -> Callable[[int], tuple[str, dict[str, str]]]:
+        return current_keys(
+            self.entry,
+            variant,
+            part,
+            overrides=self.request.overrides,
+            model=self.model,
+            baseline=baseline,
+        )
+
+    def job(
+        self,
+        variant: Variant,
+        seeds: tuple[int, ...],
+        part: JobPart,
+        keys: Callable[[int], tuple[str, dict[str, str]]],
+        **more: Any,
+    ) -> Job:
+        pairs = [keys(seed) for seed in seeds]
+        return Job(
+            entry=self.entry,
+            variant=variant.id,
+            seeds=seeds,
+            part=part,
+            keys=tuple(found for found, _ in pairs),
+            key_parts=tuple(parts for _, parts in pairs),
+            root=self.request.root,
+            overrides=self.request.overrides,
+            model=self.request.model,
+            device=self.request.device,
+            force=self.request.force,
+            **more,
+        )
+
+    def baselines(self, chosen: Sequence[Claim]) -> list[Planned]:
+        """Every baseline on the data of each task that a scored metric of the chosen claims is measured on."""
+        if not self.request.baselines:
+            return []
+        from baselines import BASELINES
+
+        return [
+            self.baseline(self.claims.variants[name], metric, baseline.name)
+            for name, metric in scored(self.claims, chosen)
+            for baseline in BASELINES
+        ]
+
+    def baseline(self, variant: Variant, metric: Metric, name: str) -> Planned:
+        keys = self.keys(variant, "baseline", f"{name}/{metric.name}")
+        seeds = tuple(range(1 if (metric.items or 0) >= SMALL_SPLIT else BASELINE_SEEDS))
+        label = f"{name} on {variant.id}"
+        cached = [r for s in seeds if (r := self.find(label, s, keys(s)[0], "baseline"))]
+        left = [s for s in seeds if s not in {r.seed for r in cached}]
+        return Planned(
+            variant=label,
+            part="baseline",
+            seeds=seeds,
+            cached=tuple(cached),
+            jobs=tuple(
+                self.job(variant, (seed,), "baseline", keys, baseline=(name, metric.name)) for seed in left
+            ),
+        )
+
+    def check_data(self, planned: Iterable[Planned]) -> None:
+        """Open every dataset once before anything runs, when something is to run that needs it."""
+        if any(job.part != "counts" for p in planned for job in p.jobs):
+            from reimpl import data
+
+            for source in self.claims.sources.values():
+                why = data.missing(source)
+                if why is not None and "network" not in why:
+                    raise DataError(why)
+
+    # Estimates
+
+    def estimated(self, planned: Sequence[Planned]) -> list[Planned]:
+        probes = {p.variant: job for p in planned if (job := self.probe_job(p))}
+        found = self.probe(probes)
+        return [self.with_estimate(p, found.get(p.variant)) for p in planned]
+
+    def probe_job(self, planned: Planned) -> Job | None:
+        if planned.part != "train" or not planned.jobs or self.known(planned) is not None:
+            return None
+        if self.claims.variants[planned.variant].recipe is None:
+            return None
+        job = planned.jobs[0]
+        return replace(job, part="probe", batch=len(job.seeds), seeds=job.seeds[:1])
+
+    def probe(self, jobs: Mapping[str, Job]) -> dict[str, Probe]:
+        """Short tries, remembered by machine and key."""
+        path = self.request.root / "probes.json"
+        kept = _read_probes(path)
+        label = {v: f"{environment()['cpu']}/{j.device}/{j.batch}/{j.keys[0]}" for v, j in jobs.items()}
+        fresh = {v: job for v, job in jobs.items() if label[v] not in kept}
+        results = self.run_probes(list(fresh.values()))
+        for variant, job in fresh.items():
+            if job.variant in results:
+                kept[label[variant]] = results[job.variant]
+        if fresh:
+            _write_probes(path, kept)
+        return {v: kept[label[v]] for v in jobs if label[v] in kept}
+
+    def run_probes(self, jobs: Sequence[Job]) -> dict[str, Probe]:
+        if not jobs:
+            return {}
+        from reimpl.engines import choose_workers
+
+        workers = choose_workers(jobs, memory_mb=self.claims.paper.memory_mb, asked=self.request.workers)
+        found = {}
+        for event in _engine(self.request, jobs, workers):
+            if event.kind == "refused":
+                raise event.contents["error"]
+            if event.kind == "done":
+                found[event.job.variant] = event.contents["result"]
+        return found
+
+    def known(self, planned: Planned) -> tuple[float, str] | None:
+        """Seconds of one seed by earlier runs: of this key, of this variant here, of the committed records."""
+        name = planned.variant
+        times = [r.wall_s for r in planned.cached]
+        if not times:
+            times = [r.wall_s for r in self.local if r.variant == name and r.part == planned.part]
+        if times:
+            return median(times), "earlier runs here"
+        return None
+
+    @cached_property
+    def local(self) -> list[Record]:
+        return self.store.read(self.entry.slug).ok
+
+    @cached_property
+    def committed(self) -> list[Record]:
+        return read_measured(self.entry.folder / "measured.jsonl")
+
+    def with_estimate(self, planned: Planned, probe: Probe | None) -> Planned:
+        count = sum(len(job.seeds) for job in planned.jobs)
+        if count == 0:
+            return planned
+        if planned.part == "counts":
+            return replace(planned, seconds=0.1 * count, basis="counting")
+        known = self.known(planned)
+        if known is None and probe is not None and probe.seconds:
+            share = probe.seconds / (len(planned.jobs[0].seeds))
+            return replace(
+                planned, seconds=share * count, basis="a short probe here", memory_mb=probe.memory_mb
+            )
+        if known is None:
+            times = [r.wall_s for r in self.committed if r.variant == planned.variant]
+            known = (median(times), "the committed records, another machine perhaps") if times else None
+        if known is None and planned.part == "baseline":
+            from reimpl.jobs import BASELINE_SECONDS
+
+            known = BASELINE_SECONDS, "the budget of a baseline"
+        if known is None:
+            return replace(planned, basis="not known before the first run")
+        return replace(planned, seconds=known[0] * count, basis=known[1])
+
+
+def _read_probes(path: Path) -> dict[str, Probe]:
+    try:
+        return {k: Probe(**v) for k, v in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _write_probes(path: Path, probes: Mapping[str, Probe]) -> None:
+    table = {k: {"seconds": p.seconds, "memory_mb": p.memory_mb, "flops": p.flops} for k, p in probes.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.tmp")
+        part.write_text(json.dumps(table))
+        part.replace(path)
+    except OSError:
+        return  # an estimate that is not kept is made again
+
+
+def scored(claims: Claims, chosen: Sequence[Claim]) -> list[tuple[str, Metric]]:
+    """The (variant, metric) pairs on which baselines are fitted: the first variant of each task."""
+    first: dict[str, str] = {}
+    for variant in claims.variants.values():
+        first.setdefault(variant.task, variant.id)
+    pairs: dict[tuple[str, str], None] = {}
+    for claim in chosen:
+        if claims.metrics[claim.metric].score:
+            for name in variants_of(claim):
+                pairs[first[claims.variants[name].task], claim.metric] = None
+    return [(variant, claims.metrics[metric]) for variant, metric in pairs]
+
+
+def current_keys(
+    entry: Entry,
+    variant: Variant,
+    part: JobPart,
+    *,
+    overrides: Mapping[str, Scalar] | None = None,
+    model: Path | None = None,
+    baseline: str | None = None,
+) -> Callable[[int], tuple[str, dict[str, str]]]:
+    """Seed → key and its parts, for the code and claims as they are now."""
+    from reimpl import data
+
+    assert part != "probe"
+    chosen = dict(overrides or {})
+    parts = key_parts(
+        claims=entry.claims,
+        variant=apply_overrides(entry.claims, variant, chosen),
+        seed=0,
+        part=part,
+        overrides=chosen,
+        folder=entry.folder,
+        model_file=_baselines_folder() if baseline else model,
+        data=data.declared(entry.claims.sources) if entry.claims.sources else "",
+    )
+    if baseline:
+        parts["baseline"] = baseline
+
+    def of(seed: int) -> tuple[str, dict[str, str]]:
+        own = {**parts, "seed": str(seed)}
+        return key(own), own
+
+    return of
+
+
+def _baselines_folder() -> Path:
+    import baselines
+
+    assert baselines.__file__ is not None
+    return Path(baselines.__file__).parent
+
+
+# Running
+
+
+def reproduce(
+    request: Request, *, watch: Watch = lambda _event: None, planned: Plan | None = None, say: Callable[[str], None] = lambda _line: None
+) -> Result:
+    """Run what is not yet recorded, then judge.
+
+    Args:
+        request: what is wanted.
+        watch: is shown every event, for progress.
+        planned: the plan, when it was made before.
+        say: is told what goes wrong with tracking.
+
+    Raises:
+        ReimplError: the user's mistake; runs that fail are records, not exceptions.
+    """
+    from reimpl.engines import choose_workers
+    from reimpl.tracking import Tracker, check_mode
+
+    mode = check_mode(request.wandb)
+    plan_ = planned or plan(request, estimate=False)
+    jobs = plan_.jobs
+    workers = choose_workers(jobs, memory_mb=plan_.entry.claims.paper.memory_mb, asked=request.workers)
+    with Tracker(request.root, mode, say=say) as tracker:
+        mirror = _Mirror(tracker, plan_.entry, request)
+        fresh: list[Record] = []
+        for event in _engine(request, jobs, workers) if jobs else ():
+            if event.kind == "refused":
+                raise event.contents["error"]
+            if event.kind == "lost":
+                records = failed(event.job, event.contents["why"])
+                Store(request.root).write_many(records)
+                fresh += records
+                event = replace(event, contents={"result": records})
+            elif event.kind == "done":
+                fresh += event.contents["result"]
+            mirror.see(event)
+            watch(event)
+        kept = [record for p in plan_.planned for record in p.cached]
+        result = _judged(plan_.entry, request, altered=[*kept, *fresh], fresh=fresh)
+        if jobs:
+            mirror.verdict(result)
+    return result
+
+
+def _engine(request: Request, jobs: Sequence[Job], workers: int) -> Iterable[Any]:
+    if request.engine == "inprocess":
+        from reimpl.engines import inprocess
+
+        return inprocess.run(jobs)
+    from reimpl.engines import processes
+
+    return processes.run(jobs, workers=workers)
+
+
+def _judged(entry: Entry, request: Request, *, altered: Sequence[Record], fresh: Sequence[Record]) -> Result:
+    if request.altered:
+        ok = tuple(record for record in altered if record.status == "ok")
+        return Result(entry=entry, verdicts=(), evidence=Evidence(records=ok), fresh=tuple(fresh))
+    return replace(judged(entry, request.root), fresh=tuple(fresh))
+
+
+# Judging records
+
+
+def judged(entry: Entry, root: Path) -> Result:
+    """Verdicts from the records there are, without running anything."""
+    evidence = gather(entry, root)
+    failed_variants = frozenset(record.variant for record in evidence.errors)
+    measured: Mapping[str, Measured] = evidence.measured()
+    verdicts = tuple(judge_all(entry.claims, measured, failed=failed_variants))
+    return Result(
+        entry=entry,
+        verdicts=verdicts,
+        evidence=evidence,
+        baselines=best_baselines(entry.claims, evidence.records),
+    )
+
+
+def gather(entry: Entry, root: Path) -> Evidence:
+    """This machine's records of the current code; the committed ones for variants that were not run here."""
+    found = Store(root).read(entry.slug)
+    current = _Current(entry)
+    mine = [record for record in found.ok if current.is_current(record)]
+    local = {(record.part, record.variant) for record in mine}
+    committed = [
+        record
+        for record in read_measured(entry.folder / "measured.jsonl")
+        if (record.part, record.variant) not in local and record.status == "ok"
+    ]
+    stale = {r.variant for r in committed if r.part != "baseline" and not current.same_code(r)}
+    where: dict[str, Where] = dict.fromkeys((r.variant for r in committed), "committed")
+    where |= dict.fromkeys((r.variant for r in mine), "local")
+    return Evidence(
+        records=(*mine, *committed),
+        errors=tuple(record for record in found.errors if current.is_current(record)),
+        unreadable=tuple(found.unreadable),
+        where=where,
+        stale=tuple(sorted(stale)),
+    )
+
+
+class _Current:
+    """Knows the keys that records have when they are made by the code and claims as they are now."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.keys: dict[tuple[str, str, str], Callable[[int], tuple[str, dict[str, str]]] | None] = {}
+
+    def _keys(self, record: Record) -> Callable[[int], tuple[str, dict[str, str]]] | None:
+        baseline = record.key_parts.get("baseline", "") if record.part == "baseline" else ""
+        place = (record.part, record.variant, baseline)
+        if place not in self.keys:
+            name = record.variant.rpartition(" on ")[2] if baseline else record.variant
+            variant = self.entry.claims.variants.get(name)
+            self.keys[place] = variant and current_keys(
+                self.entry, variant, record.part, baseline=baseline or None
+            )
+        return self.keys[place]
+
+    def is_current(self, record: Record) -> bool:
+        """Whether running it again now would find it cached."""
+        keys = self._keys(record)
+        return keys is not None and keys(record.seed)[0] == record.key
+
+    def same_code(self, record: Record) -> bool:
+        """Whether the paper's side of the key is the same; versions of libraries may differ."""
+        keys = self._keys(record)
+        if keys is None:
+            return False
+        now = keys(record.seed)[1]
+        return all(
+            now.get(name) == record.key_parts.get(name)
+            for name in ("paper_code", "variant", "metrics", "data", "schema")
+        )
+
+
+def best_baselines(claims: Claims, records: Iterable[Record]) -> dict[str, BestBaseline]:
+    """Claim → the baseline with the best mean on its task and metric."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for record in records:
+        if record.part == "baseline":
+            name, _, variant = record.variant.rpartition(" on ")
+            task = claims.variants[variant].task if variant in claims.variants else ""
+            for metric, value in record.measurements.items():
+                if value is not None:
+                    values.setdefault((task, metric, name), []).append(float(value))
+    best: dict[str, BestBaseline] = {}
+    for claim in claims.claims.values():
+        metric = claims.metrics[claim.metric]
+        task = claims.variants[variants_of(claim)[0]].task
+        found = [
+            BestBaseline(name=name, value=sum(v) / len(v), n=len(v))
+            for (t, m, name), v in values.items()
+            if (t, m) == (task, metric.name)
+        ]
+        if found and metric.score:
+            pick = max if metric.better == "higher" else min
+            best[claim.id] = pick(found, key=lambda b: b.value)
+    return best
+
+
+def why_rerun(request: Request) -> dict[str, list[str]]:
+    """Run (variant and seed) → in words, why `reproduce` would make it again."""
+    planner = _Planner(request)
+    before: dict[tuple[str, str, int], Record] = {}
+    for record in sorted(planner.local, key=lambda record: record.started):
+        before[record.part, record.variant, record.seed] = record
+    reasons: dict[str, list[str]] = {}
+    for planned in planner.plan(estimate=False).planned:
+        for job in planned.jobs:
+            for seed, parts in zip(job.seeds, job.key_parts, strict=True):
+                old = before.get((job.part, job.recorded_as, seed))
+                why = ["not run here yet"] if old is None else changed(old.key_parts, parts)
+                reasons[f"{job.recorded_as}, seed {seed}"] = why or ["--force was given"]
+    return reasons
+
+
+def promote(entry: Entry, root: Path) -> Evidence:
+    """Write this machine's current records to the paper's `measured.jsonl`; others there stay.
+
+    Raises:
+        RequestError: there is nothing to promote, or a record was made by code that is not committed.
+    """
+    evidence = gather(entry, root)
+    if "local" not in evidence.where.values():
+        raise RequestError(f"{entry.slug}: no records here of the current code; run `reimpl reproduce` first")
+    dirty = [r for r in evidence.records if r.environment.get("git_dirty")]
+    if dirty:
+        first = dirty[0]
+        raise RequestError(
+            f"{entry.slug}: {len(dirty)} records, the first of {first.variant} seed {first.seed}, were made by code "
+            "that was not committed; commit it and run `reimpl reproduce --force`"
+        )
+    vectorised = {v.id for v in entry.claims.variants.values() if v.vectorised}
+    write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=vectorised)
+    return evidence
+
+
+# Weights & Biases
+
+
+class _Mirror:
+    """Tells the tracker what happens to the runs."""
+
+    def __init__(self, tracker: Any, entry: Entry, request: Request) -> None:
+        self.tracker, self.entry, self.request = tracker, entry, request
+
+    def see(self, event: Any) -> None:
+        job: Job = event.job
+        if job.part in ("counts", "probe"):
+            return
+        handle = f"{job.recorded_as}/{job.seeds[0]}/{job.part}"
+        if event.kind == "started":
+            self._start(job, handle)
+        elif event.kind == "point":
+            self.tracker.point(handle, event.contents["step"], event.contents["values"])
+        elif event.kind in ("done", "lost"):
+            self._finish(job, handle, event.contents["result"])
+
+    def _start(self, job: Job, handle: str) -> None:
+        common: dict[str, Any] = {
+            "paper": self.entry.slug,
+            "variant": job.recorded_as,
+            "job_type": "baseline" if job.baseline else "reproduce",
+            "config": self._config(job),
+            "tags": [f"cost:{self.request.cost}"],
+        }
+        if len(job.seeds) > 1:
+            self.tracker.batch(handle, seeds=job.seeds, **common)
+        else:
+            self.tracker.start(handle, seed=job.seeds[0], **common)
+
+    def _config(self, job: Job) -> dict[str, Any]:
+        variant = apply_overrides(self.entry.claims, self.entry.claims.variant(job.variant), job.overrides)
+        recipe = variant.recipe
+        settings: dict[str, Any] = dict(variant.settings)
+        if recipe is not None:
+            names = ("epochs", "batch_size", "optimiser", "lr", "momentum", "weight_decay", "shrink")
+            settings |= {name: getattr(recipe, name) for name in names}
+        return {**settings, "overrides": dict(job.overrides), "model": job.model, "key": job.keys[0]}
+
+    def _finish(self, job: Job, handle: str, records: Sequence[Record]) -> None:
+        if len(job.seeds) == 1:
+            record = records[0]
+            self.tracker.finish(
+                handle, measurements=record.measurements, status=record.status, error=record.error
+            )
+            return
+        ok = [record for record in records if record.status == "ok"]
+        self.tracker.finish_batch(
+            handle,
+            measured={record.seed: record.measurements for record in ok},
+            errors={record.seed: record.error or "" for record in records if record.status == "error"},
+            curves=mean_curves(ok),
+        )
+
+    def verdict(self, result: Result) -> None:
+        from reimpl.verdict import to_json
+
+        curves: dict[str, dict[int, list[list[float]]]] = {}
+        for record in result.evidence.records:
+            if not self.entry.claims.variants.get(record.variant, _NO_VARIANT).vectorised:
+                for name, curve in record.curves.items():
+                    curves.setdefault(f"{record.variant}: {name}", {})[record.seed] = curve
+        lanes = [verdict.lane for verdict in result.verdicts]
+        self.tracker.verdict(
+            paper=self.entry.slug,
+            rows=[to_json(verdict) for verdict in result.verdicts],
+            curves=curves,
+            records=sorted((self.request.root / self.entry.slug).glob("*/*.json")),
+            summary={lane: lanes.count(lane) for lane in sorted(set(lanes))},
+        )
+
+
+_NO_VARIANT = Variant(id="", says="", source="")
+
+
+def mean_curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
+    """Metric → the mean over runs at each step that all of them have."""
+    columns: dict[str, dict[float, list[float]]] = {}
+    for record in records:
+        for name, curve in record.curves.items():
+            for step, value in curve:
+                columns.setdefault(name, {}).setdefault(step, []).append(value)
+    return {
+        name: [(step, sum(v) / len(v)) for step, v in sorted(points.items()) if len(v) == len(records)]
+        for name, points in columns.items()
+    }

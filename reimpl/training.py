@@ -1,0 +1,291 @@
+"""Training one run by its variant's recipe; the only module that knows Lightning.
+
+Lightning brings device, precision and strategy. A training is handed to it in blocks of a hundred optimiser steps,
+because its bookkeeping costs as much as a step of a small network; within a block runs a plain loop.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from reimpl import optimiser
+from reimpl.claims import Metric, Recipe, Variant
+from reimpl.context import Moments, Outcome, RunContext, Targets
+from reimpl.errors import DivergenceError, PaperError
+from reimpl.paper import Batch, Data, Paper
+
+BLOCK = 100
+"""Optimiser steps per Lightning step."""
+EVALUATION_ROWS = 1000
+"""Examples per forward pass of an evaluation."""
+PROBE_ROWS = 2000
+"""Examples of each split on which a probe times an evaluation."""
+
+
+def train(
+    paper: Paper, variant: Variant, context: RunContext, *, metrics: Mapping[str, Metric]
+) -> Outcome:
+    """Train one seed of a variant and measure it.
+
+    Raises:
+        DivergenceError: the loss or a metric became NaN or infinite; names the step.
+        PaperError: the paper lacks a part that training needs.
+    """
+    import pytorch_lightning as lightning
+
+    trainee = _trainee(lightning.LightningModule)(paper, variant, context, metrics)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+        trainer = lightning.Trainer(
+            accelerator="gpu" if context.device.type == "cuda" else context.device.type,
+            devices=1,
+            max_epochs=1,
+            logger=False,
+            barebones=True,
+        )
+        try:
+            trainer.fit(trainee, DataLoader(_Blocks(trainee.step, trainee.steps), batch_size=None))
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
+    return trainee.outcome()
+
+
+def probe(
+    paper: Paper,
+    variant: Variant,
+    context: RunContext,
+    *,
+    metrics: Mapping[str, Metric],
+    seconds: float,
+) -> tuple[float, float]:
+    """Seconds and floating-point operations of a whole training, from a moment of it."""
+    trainee = _trainee(torch.nn.Module)(paper, variant, context, metrics)
+    flops = count_flops(paper, trainee.model, trainee.batch_at(0)) * trainee.steps
+    rows = {name: tuple(t[:PROBE_ROWS] for t in batch) for name, batch in trainee.splits.items()}
+    began = time.perf_counter()
+    evaluate(paper, trainee.model, rows, metrics)
+    seen = sum(len(batch[0]) for batch in rows.values())
+    every = sum(len(batch[0]) for batch in trainee.splits.values())
+    evaluation = (time.perf_counter() - began) * every / max(seen, 1)
+    step = timed(trainee.one_step, steps=trainee.steps, seconds=seconds)
+    times = trainee.recipe.epochs // trainee.recipe.evaluate + 1
+    return step * trainee.steps + evaluation * times, flops
+
+
+def timed(one_step: Callable[[int], Any], *, steps: int, seconds: float) -> float:
+    """Seconds of a step, after a few that warm up."""
+    for step in range(min(3, steps)):
+        one_step(step)
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        one_step(done % steps)
+        done += 1
+    return (time.perf_counter() - began) / done
+
+
+def build_model(paper: Paper, variant: Variant, context: RunContext) -> nn.Module:
+    """The network with initial weights from the `init` stream; later draws come from `noise`."""
+    if paper.model is None or paper.data is None or paper.loss is None or paper.metrics is None:
+        raise PaperError(
+            f"{paper.slug}: variant '{variant.id}' has no `fit`, so the paper needs model, data, loss and metrics"
+        )
+    torch.manual_seed(context.seeds.integer("init"))
+    model = paper.model(variant)
+    torch.manual_seed(context.seeds.integer("noise"))
+    return model
+
+
+def recipe_of(variant: Variant) -> Recipe:
+    """The variant's recipe.
+
+    Raises:
+        PaperError: it has none, and no `fit` either.
+    """
+    if variant.recipe is None:
+        raise PaperError(f"variant '{variant.id}' has neither a recipe (epochs, batch_size, lr) nor a `fit`")
+    return variant.recipe
+
+
+def measured_splits(metrics: Mapping[str, Metric], data: Data) -> dict[str, Batch]:
+    """The splits that some metric is computed on."""
+    wanted = {metric.split for metric in metrics.values()}
+    return {name: batch for name, batch in data.splits().items() if name in wanted}
+
+
+def count_flops(paper: Paper, model: nn.Module, batch: Batch) -> float:
+    """Floating-point operations of one step on the batch, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    assert paper.loss is not None
+    counter = FlopCounterMode(display=False)
+    with counter:
+        paper.loss(model, batch).backward()
+    model.zero_grad(set_to_none=True)
+    return float(counter.get_total_flops())
+
+
+@torch.no_grad()
+def evaluate(
+    paper: Paper, model: nn.Module, splits: Mapping[str, Batch], metrics: Mapping[str, Metric]
+) -> dict[str, float]:
+    """The mean of each per-example metric over each split, by full name."""
+    model.eval()
+    values: dict[str, float] = {}
+    for split, batch in splits.items():
+        sums: dict[str, Tensor] = {}
+        for rows in zip(*(tensor.split(EVALUATION_ROWS) for tensor in batch), strict=True):
+            for name, value in _metrics(paper, model, rows).items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.sum().double().cpu()
+        mean = {f"{split}/{name}": float(total) / len(batch[0]) for name, total in sums.items()}
+        values |= {name: value for name, value in mean.items() if name in metrics}
+    model.train()
+    return values
+
+
+def _metrics(paper: Paper, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+    assert paper.metrics is not None
+    return paper.metrics(model, paper.prepare(batch) if paper.prepare else batch)
+
+
+class _Blocks(IterableDataset[tuple[int, int]]):
+    """The steps that are left, in blocks (first, one past the last)."""
+
+    def __init__(self, first: int, steps: int) -> None:
+        self.first, self.steps = first, steps
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for begin in range(self.first, self.steps, BLOCK):
+            yield begin, min(begin + BLOCK, self.steps)
+
+
+def _trainee(base: type) -> Any:
+    """The Lightning module; made here so that Lightning loads only when something trains."""
+
+    class Trainee(base):
+        def __init__(
+            self, paper: Paper, variant: Variant, context: RunContext, metrics: Mapping[str, Metric]
+        ) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.probing = base is nn.Module  # no trainer around it
+            self.paper, self.context, self.metrics = paper, context, metrics
+            self.recipe = recipe_of(variant)
+            self.model = build_model(paper, variant, context)
+            self.rows = tuple(t.to(context.device) for t in context.data.train)
+            self.splits = {
+                name: tuple(t.to(context.device) for t in batch)
+                for name, batch in measured_splits(metrics, context.data).items()
+            }
+            size = self.recipe.batch_size
+            self.batch = len(self.rows[0]) if size == "full" else size
+            self.per_epoch = -(-len(self.rows[0]) // self.batch)
+            self.steps = self.per_epoch * self.recipe.epochs
+            self.moments = Moments(self.recipe.epochs, self.recipe.evaluate)
+            self.targets = Targets(metrics, 1)
+            self.order: Tensor | None = None
+            self.last: dict[str, float] = {}
+            self.optimiser = optimiser.build(self.model.parameters(), self.recipe)
+            self.phases = optimiser.Phases(self.recipe, self.optimiser)
+            self.step = 0
+            self.restore()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return self.optimiser
+
+        def on_fit_start(self) -> None:
+            batch = self.batch_at(0)
+            self.flops = count_flops(self.paper, self.model, batch) * self.steps
+            if self.step == 0:
+                self.measure(0)
+
+        def training_step(self, block: tuple[int, int], _index: int) -> None:
+            begin, end = block
+            losses: list[Tensor] = []
+            for step in range(begin, end):
+                losses.append(self.one_step(step))
+                epoch, rest = divmod(step + 1, self.per_epoch)
+                if rest == 0 and self.moments.due(epoch):
+                    self.measure(epoch)
+            self.guard(begin, losses)
+            self.step = end
+            self.context.progress(end, self.steps, **self.last)
+            self.context.checkpoint(self.state())
+
+        def one_step(self, step: int) -> Tensor:
+            batch = self.batch_at(step)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss = self.paper.loss(self.model, batch)
+            loss.backward() if self.probing else self.manual_backward(loss)
+            if self.recipe.clip is not None:
+                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                optimiser.clip(gradients, self.recipe.clip, stacked=False)
+            self.optimiser.step()
+            if self.phases.shrink:
+                optimiser.shrink(self.model.parameters(), self.phases.shrink)
+            return loss.detach()
+
+        def batch_at(self, step: int) -> Batch:
+            epoch, place = divmod(step, self.per_epoch)
+            if place == 0 or self.order is None:
+                self.phases.enter(epoch)
+                if self.recipe.batch_size != "full":
+                    order = self.context.seeds.torch("order", epoch)
+                    self.order = torch.randperm(len(self.rows[0]), generator=order).to(self.context.device)
+            rows = self.rows
+            if self.order is not None:
+                chosen = self.order[place * self.batch : (place + 1) * self.batch]
+                rows = tuple(t[chosen] for t in self.rows)
+            return self.paper.prepare(rows) if self.paper.prepare else rows
+
+        def measure(self, epoch: int) -> None:
+            self.last = evaluate(self.paper, self.model, self.splits, self.metrics)
+            self.targets.see(epoch, {k: torch.tensor([v]) for k, v in self.last.items()})
+            if self.moments.keep(epoch):
+                self.context.curve(epoch, self.last)
+
+        def guard(self, begin: int, losses: list[Tensor]) -> None:
+            finite = torch.isfinite(torch.stack(losses))
+            if not bool(finite.all()):
+                step = begin + int((~finite).int().argmax())
+                raise DivergenceError(
+                    f"the loss became {float(losses[step - begin])} at step {step + 1} of {self.steps}"
+                )
+
+        def state(self) -> dict[str, Any]:
+            return {
+                "step": self.step,
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "targets": self.targets.first,
+                "last": self.last,
+                "rng": torch.get_rng_state(),
+            }
+
+        def restore(self) -> None:
+            state = self.context.resume()
+            if state is None:
+                return
+            self.step = state["step"]
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.targets.first, self.last = state["targets"], state["last"]
+            torch.set_rng_state(state["rng"].cpu())
+
+        def outcome(self) -> Outcome:
+            more = self.paper.inspect(self.model, self.context.data) if self.paper.inspect else {}
+            parameters = sum(p.numel() for p in self.model.parameters())
+            return Outcome(
+                measurements={**self.last, **self.targets.measurements(0), **more},
+                parameters=parameters,
+                flops=self.flops,
+            )
+
+    return Trainee
