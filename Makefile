@@ -34,7 +34,7 @@ check: $(READY) ## check format, lint, types, import layers and spelling
 	@$(BIN)/typos
 
 bench: $(READY) ## time the harness against plain code, as ratios
-	@$(BIN)/python -m pytest -q -p no:xdist -p no:timeout tests/benchmarks $(ARGS)
+	@$(BIN)/python -m pytest -q -p no:xdist --timeout 0 tests/benchmarks $(ARGS)
 
 clean: ## remove .venv and the caches; records in runs/ stay
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
@@ -42,6 +42,7 @@ clean: ## remove .venv and the caches; records in runs/ stay
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or newer, or say PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old; name a Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "make: setting up .venv, once; the downloads take a few minutes" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)

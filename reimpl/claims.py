@@ -180,8 +180,8 @@ class Variant:
     """No seed plays a role: one run is all there is to know."""
     vectorised: bool = False
     """Many seeds train as one batch through `torch.func`."""
-    task: str = "main"
-    """Variants of one task share their data; baselines are fitted once for each task."""
+    dataset: str = "main"
+    """Variants of one dataset share their data; baselines are fitted once for each."""
     recipe: Recipe | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -369,7 +369,7 @@ BLOCKS = ("paper", "data", "metric", "setting", "variant", "claim", "deviation",
 _NAMED = ("data", "metric", "setting")
 _LISTED = ("variant", "claim", "deviation", "gap")
 _RECIPE_KEYS = tuple(f.name for f in fields(Recipe))
-_VARIANT_KEYS = ("id", "says", "source", "seeds", "deterministic", "vectorised", "task")
+_VARIANT_KEYS = ("id", "says", "source", "seeds", "deterministic", "vectorised", "dataset")
 _PHASE_KEYS = ("from", "lr", "momentum", "weight_decay", "shrink")
 _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("memory_mb", "classes", "items", "seeds", "best_of"), 1),

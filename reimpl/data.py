@@ -1,13 +1,15 @@
 """Datasets as tensors: fetched once, decoded once, checked against the paper, then memory-mapped.
 
-`load` reads `claims.toml`'s `[data.NAME]` blocks through `datasets`, from the hub at the pinned revision or, with
-`REIMPL_DATA_MIRROR=DIR`, from `DIR/<hub>`. What was decoded is kept under `cache_root()`, one folder for each block:
+`load` reads the `[data.NAME]` blocks of `claims.toml` through `datasets`: from the hub at the
+pinned revision or, with `REIMPL_DATA_MIRROR=DIR`, from `DIR/<hub>`. What was decoded is kept under
+`cache_root()`, one folder for each block:
 
     decoded/<hash of the block>/meta.json              rows, checksums and files of each split
-    decoded/<hash of the block>/<split>/<column>.npy   images and numbers; text and ragged lists are `.json`
+    decoded/<hash of the block>/<split>/<column>.npy   images, numbers; text and ragged lists: .json
 
-A folder is complete or absent: it is written under another name and renamed. Everything in the block is part of the
-hash, so a checksum that changes in `claims.toml` is never answered from an older decoding.
+A folder is complete or absent: it is written under another name and renamed. Everything in the
+block is part of the hash, so a checksum that changes in `claims.toml` is never answered from an
+older decoding.
 """
 
 import json
@@ -32,7 +34,7 @@ from reimpl.errors import DataError, near
 
 if TYPE_CHECKING:
     import numpy as np
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
     from PIL.Image import Image
     from torch import Tensor
 
@@ -63,10 +65,11 @@ class SplitFacts:
 
 
 def load(sources: Mapping[str, Source]) -> "Sources":
-    """The datasets by name, each read when it is first asked for: `load(sources)["mnist"]["train"]["image"]`.
+    """The datasets, each read when it is asked for: `load(sources)["mnist"]["train"]["image"]`.
 
-    Images are uint8 tensors (N, H, W[, C]); whole numbers and truth values int64, other numbers float32 (whole
-    numbers with gaps too, a gap being NaN), (N,) or (N, K); text and ragged lists are lists, a missing text is "".
+    Images are uint8 tensors (N, H, W[, C]). Numbers are tensors (N,) or (N, K): int64 for whole
+    numbers and truth values, float32 for others and for whole numbers with gaps, a gap being NaN.
+    Text and ragged lists are lists; a missing text is "".
 
     Raises:
         DataError: on first access, when the data are missing or are not what `claims.toml` says.
@@ -98,13 +101,13 @@ def missing(source: Source) -> str | None:
 
 
 def declared(sources: Mapping[str, Source]) -> str:
-    """A hash over what the blocks promise (hub, revision, config, rows, checksums); no data are touched."""
+    """A hash over hub, revision, config, rows and checksums of the blocks; no data are touched."""
     promised = ("hub", "revision", "config", "splits", "sha256")
     return _hash({name: {k: _block(s)[k] for k in promised} for name, s in sources.items()})
 
 
 def fingerprint(columns: Columns) -> str:
-    """SHA-256 over the columns' names, types, shapes and bytes; the order of the columns plays no role."""
+    """SHA-256 over the names, types, shapes and bytes of the columns, in the order of the names."""
     import numpy as np
 
     digest = sha256()
@@ -229,7 +232,18 @@ def _entries() -> list[Path]:
 
 
 def _size(entry: Path) -> int:
-    return sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
+    total = 0
+    for file in entry.rglob("*"):
+        with suppress(OSError):  # another process may evict it
+            total += file.stat().st_size
+    return total
+
+
+def _used(entry: Path) -> float:
+    try:
+        return (entry / "meta.json").stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _meta(entry: Path) -> dict[str, Any] | None:
@@ -267,8 +281,8 @@ def _decode(source: Source) -> dict[str, Any]:
         _evict(keep=entry)
     except OSError as error:
         raise DataError(
-            f"{_name(source)}: the cache {cache_root()} cannot be written ({error.strerror or error}); "
-            "set REIMPL_CACHE to a folder that can"
+            f"{_name(source)}: the cache {cache_root()} cannot be written "
+            f"({error.strerror or error}); set REIMPL_CACHE to a folder that can"
         ) from error
     return meta
 
@@ -303,12 +317,12 @@ def _write(source: Source, dataset: "Dataset", folder: Path) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for column in dataset.column_names:
         values = _values(source, dataset, column)
-        file = (
-            folder / f"{quote(column, safe=' ')}{'.json' if isinstance(values, list) else '.npy'}"
-        )
+        file = folder / quote(column, safe=" ")
         if isinstance(values, list):
+            file = file.with_name(file.name + ".json")
             file.write_text(json.dumps(values), encoding="utf-8")
         else:
+            file = file.with_name(file.name + ".npy")
             np.save(file, values)
         kept[column] = {"file": file.name, "bytes": file.stat().st_size}
     split = {"rows": len(dataset), "columns": kept}
@@ -316,9 +330,9 @@ def _write(source: Source, dataset: "Dataset", folder: Path) -> dict[str, Any]:
 
 
 def _evict(*, keep: Path) -> None:
-    """Delete what was not used for longest until the cache is within its bound; `keep` stays in any case."""
+    """Delete what was not used for longest until the cache is within its bound; `keep` stays."""
     bound = _bound()
-    entries = sorted(_entries(), key=lambda entry: (entry / "meta.json").stat().st_mtime)
+    entries = sorted(_entries(), key=_used)
     sizes = {entry: _size(entry) for entry in entries}
     total = sum(sizes.values())
     for entry in entries:
@@ -353,13 +367,13 @@ def _mirror(source: Source) -> Path | None:
     folder = Path(chosen).expanduser().absolute() / source.hub
     if not folder.is_dir():
         raise DataError(
-            f"{_name(source)}: the mirror has no folder {folder}; copy the dataset there as the hub "
-            "lays it out, or unset REIMPL_DATA_MIRROR"
+            f"{_name(source)}: the mirror has no folder {folder}; copy the dataset there as the "
+            "hub lays it out, or unset REIMPL_DATA_MIRROR"
         )
     return folder
 
 
-def _fetch(source: Source, scratch: Path) -> "Mapping[str, Dataset]":
+def _fetch(source: Source, scratch: Path) -> "DatasetDict":
     """All splits, undecoded, through `datasets`, which keeps its own files in `scratch`.
 
     Raises:
@@ -370,46 +384,38 @@ def _fetch(source: Source, scratch: Path) -> "Mapping[str, Dataset]":
         raise DataError(_three_ways(source))
     import datasets
 
-    place = (
-        {"path": source.hub, "revision": source.revision}
-        if mirror is None
-        else {"path": str(mirror)}
-    )
     try:
         with _progress_only_on_a_terminal():
-            found = datasets.load_dataset(
-                **place,
-                name=source.config,
+            return datasets.load_dataset(
+                source.hub if mirror is None else str(mirror),
+                source.config,
+                revision=source.revision if mirror is None else None,
                 cache_dir=str(scratch),
-                verification_mode="no_checks",  # ours say more: rows, classes and checksums of claims.toml
+                verification_mode="no_checks",  # ours say more: rows, classes, checksums
             )
     except ConnectionError as error:
         raise DataError(_three_ways(source)) from error
     except Exception as error:  # of half a dozen libraries; each means that the data cannot be had
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{_name(source)}: {_origin(source)} cannot be read: {first}") from error
-    return found
 
 
 def _three_ways(source: Source) -> str:
     return (
-        f"{_name(source)}: not in the cache, and the hub cannot be reached. Three ways to get it: set "
-        "REIMPL_DATA_MIRROR to a folder laid out as the hub lays it out; run once with a network, and it stays "
-        f"in the cache; or copy {_entry(source)} from a machine that has it (REIMPL_CACHE moves the cache)"
+        f"{_name(source)}: not in the cache, and the hub cannot be reached. Three ways to get it: "
+        "set REIMPL_DATA_MIRROR to a folder laid out as the hub lays it out; run once with a "
+        f"network, and it stays in the cache; or copy {_entry(source)} from a machine that has it "
+        "(REIMPL_CACHE moves the cache)"
     )
 
 
 def _origin(source: Source) -> str:
     mirror = _mirror(source)
-    return (
-        f"revision {source.revision[:12]} on the hub"
-        if mirror is None
-        else f"the mirror's {mirror}"
-    )
+    return f"the mirror's {mirror}" if mirror else f"the hub's revision {source.revision[:12]}"
 
 
 def _hub_answers() -> bool:
-    """Whether the hub answers at all; unasked, `datasets` retries for 20 seconds before it gives up."""
+    """Whether the hub answers; unasked, `datasets` retries for 20 seconds before it gives up."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return False
     hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
@@ -443,7 +449,7 @@ def _progress_only_on_a_terminal() -> Iterator[None]:
 # Checks
 
 
-def _check_rows(source: Source, splits: "Mapping[str, Dataset]") -> None:
+def _check_rows(source: Source, splits: "DatasetDict") -> None:
     for split, rows in source.splits.items():
         if split not in splits:
             raise DataError(
@@ -500,7 +506,8 @@ def _values(source: Source, dataset: "Dataset", column: str) -> "np.ndarray | li
     """One column as an array where it has a shape, else as a list.
 
     Raises:
-        DataError: an image is damaged or of another size than the first, or the column's type is not one of ours.
+        DataError: an image is damaged or of another size than the first, or the column's type is
+            not one of ours.
     """
     import datasets
 

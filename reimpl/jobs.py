@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 JobPart = Literal["train", "counts", "baseline", "probe"]
 WAIT = 0.5
 """Seconds between looks at a run that another process is making."""
-PROBE_SECONDS = 1.5
+PROBE_SECONDS = 0.4
 """How long a probe trains."""
 BASELINE_SECONDS = 60.0
 """What tuning and fitting one baseline may take."""

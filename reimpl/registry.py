@@ -9,15 +9,16 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
-from hashlib import sha256
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from reimpl.claims import Claims, load_claims
 from reimpl.errors import PaperError, ReimplError, near
@@ -164,17 +165,15 @@ def entry_points(group: str) -> list[tuple[str, str]]:
 
 def _metadata_folders() -> Iterator[Path]:
     for place in dict.fromkeys(sys.path):
-        try:
-            inside = sorted(Path(place).iterdir())
-        except OSError:
-            continue  # a zip file, or gone
-        yield from (path for path in inside if path.suffix in (".dist-info", ".egg-info"))
+        with suppress(OSError):  # a zip file, or gone
+            inside = Path(place).iterdir()
+            yield from sorted(p for p in inside if p.name.endswith((".dist-info", ".egg-info")))
 
 
 def _section(path: Path, group: str) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):  # most packages have none
         return []
     found, here = [], False
     for line in map(str.strip, lines):
@@ -233,8 +232,8 @@ def _in_folder(folder: Path) -> Entry:
 
 def _import_folder(folder: Path) -> ModuleType:
     """Import a folder as a package of a private name: two folders of one slug do not meet."""
-    digest = sha256(str(folder).encode()).hexdigest()[:8]
-    name = f"reimpl_paper_{digest}_" + re.sub(r"\W", "_", folder.name)
+    number = crc32(bytes(folder))
+    name = f"reimpl_paper_{number:08x}_" + re.sub(r"\W", "_", folder.name)
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(

@@ -156,18 +156,24 @@ Watch = Callable[[Any], None]
 # Planning
 
 
-def plan(request: Request, *, estimate: bool = True) -> Plan:
+def plan(request: Request, *, estimate: bool = True, probe: bool = True) -> Plan:
     """What `reproduce` would do.
+
+    Args:
+        request: what is wanted.
+        estimate: say how long it takes.
+        probe: try variants that were never run here; without it, the committed records of another
+            machine serve as a guess, and only what has none is tried.
 
     Raises:
         ReimplError: an unknown paper, variant, claim or key; data that are not at hand.
     """
-    return _Planner(request).plan(estimate=estimate)
+    return _Planner(request, probe=probe).plan(estimate=estimate)
 
 
 class _Planner:
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(self, request: Request, *, probe: bool = True) -> None:
+        self.request, self.may_probe = request, probe
         self.entry = registry.find(request.paper, request.papers)
         self.claims = self.entry.claims
         self.store = Store(request.root)
@@ -377,6 +383,10 @@ class _Planner:
             times = [r.wall_s for r in self.local if r.variant == name and r.part == planned.part]
         if times:
             return median(times), "earlier runs here"
+        times = [r.wall_s for r in self.committed if r.variant == name and r.part == planned.part]
+        trained = planned.part == "train" and self.claims.variants[name].recipe is not None
+        if times and not (trained and self.may_probe):
+            return median(times), "the committed records, of another machine perhaps"
         return None
 
     @cached_property
@@ -399,9 +409,6 @@ class _Planner:
             return replace(
                 planned, seconds=share * count, basis="a short probe here", memory_mb=probe.memory_mb
             )
-        if known is None:
-            times = [r.wall_s for r in self.committed if r.variant == planned.variant]
-            known = (median(times), "the committed records, another machine perhaps") if times else None
         if known is None and planned.part == "baseline":
             from reimpl.jobs import BASELINE_SECONDS
 
@@ -433,12 +440,12 @@ def scored(claims: Claims, chosen: Sequence[Claim]) -> list[tuple[str, Metric]]:
     """The (variant, metric) pairs on which baselines are fitted: the first variant of each task."""
     first: dict[str, str] = {}
     for variant in claims.variants.values():
-        first.setdefault(variant.task, variant.id)
+        first.setdefault(variant.dataset, variant.id)
     pairs: dict[tuple[str, str], None] = {}
     for claim in chosen:
         if claims.metrics[claim.metric].score:
             for name in variants_of(claim):
-                pairs[first[claims.variants[name].task], claim.metric] = None
+                pairs[first[claims.variants[name].dataset], claim.metric] = None
     return [(variant, claims.metrics[metric]) for variant, metric in pairs]
 
 
@@ -627,14 +634,14 @@ def best_baselines(claims: Claims, records: Iterable[Record]) -> dict[str, BestB
     for record in records:
         if record.part == "baseline":
             name, _, variant = record.variant.rpartition(" on ")
-            task = claims.variants[variant].task if variant in claims.variants else ""
+            task = claims.variants[variant].dataset if variant in claims.variants else ""
             for metric, value in record.measurements.items():
                 if value is not None:
                     values.setdefault((task, metric, name), []).append(float(value))
     best: dict[str, BestBaseline] = {}
     for claim in claims.claims.values():
         metric = claims.metrics[claim.metric]
-        task = claims.variants[variants_of(claim)[0]].task
+        task = claims.variants[variants_of(claim)[0]].dataset
         found = [
             BestBaseline(name=name, value=sum(v) / len(v), n=len(v))
             for (t, m, name), v in values.items()

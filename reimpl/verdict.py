@@ -82,9 +82,10 @@ class Verdict:
     """Runs that count; pairs of runs for `order`, `ratio` and `trend`."""
     mean: float | None = None
     """What stands beside the published figure: the count, of several the furthest (`exact`), the
-    mean (`value`), the expected best of k (`value` with `best_of`), the first minus the second (`order`, the weakest pair of a chain), the
-    ratio of geometric means or of medians (`ratio`), the geometric mean or the median when a run
-    missed (`speed`), the slope (`trend`), the share (`property`)."""
+    mean (`value`), the expected best of k (`value` with `best_of`), the first minus the second
+    (`order`, the weakest pair of a chain), the ratio of geometric means or of medians (`ratio`),
+    the geometric mean or the median when a run missed (`speed`), the slope (`trend`), the share
+    (`property`)."""
     sd: float | None = None
     """Standard deviation of the runs (`value`) or of the differences (`order`)."""
     interval: tuple[float, float] | None = None
@@ -344,7 +345,7 @@ class _Case:
         return self.verdict(
             "consistent" if near else "off",
             seeds_needed=needed,
-            note=_joined(f"{_seeds(found['n'])}: a hint, no verdict", _more(needed)),
+            note=f"{_seeds(found['n'])}: a hint, no verdict; a verdict needs {needed} or more",
             **{**found, "interval": None},
         )
 
@@ -552,8 +553,8 @@ def _judge_best(claim: Value, case: _Case, k: int) -> Verdict:
         note = f"the paper reports the best of {k}, we have {_seeds(n)}"
         return case.verdict("inconclusive", seeds_needed=least, note=note, **found)
     pivot = _best_pivot(n, k)
-    most, least_of_all = _tails(pivot, case.level)[::-1]
-    low, high = offset - sd * most, offset - sd * least_of_all
+    lowest, highest = _tails(pivot, case.level)
+    low, high = offset - sd * highest, offset - sd * lowest
     ends = (sign * (figure + low), sign * (figure + high))
     toward = (low, high) if sign > 0 else (-high, -low)
     lane = case.place(*toward, slack=1e-12 * abs(figure))
@@ -592,9 +593,7 @@ def _judge_order(claim: Order, case: _Case) -> Verdict:
 def _judge_pair(case: _Case, pair: tuple[str, str]) -> Verdict:
     """Exact sign-flip test of the mean difference, and three quarters of the pairs."""
     rows = case.rows(pair)
-    gains = sorted(
-        _gain(case.better, first, second) for first, second in rows
-    )  # positive: first better
+    gains = sorted(_gain(case.better, first, second) for first, second in rows)
     n = len(rows)
     found = _difference(case, rows)
     if n == 0:
@@ -782,8 +781,7 @@ def _judge_trend(claim: Trend, case: _Case, settings: Mapping[str, float]) -> Ve
         return case.direct("reproduced" if sign * slope > 0 else "below", mean=slope)
     if n < LEAST:
         return case.hint(sign * slope > 0, LEAST_PAIRS, n=n, mean=slope)
-    with np.errstate(invalid="ignore"):  # between −inf and inf
-        draws = np.median(slopes[_resamples(n, 0)].reshape(RESAMPLES, -1), axis=1)
+    draws = _resampled_medians(slopes)
     ends = _widened(draws, n, case.level)
     low, high = sorted(sign * end for end in ends)
     lane: Lane = "inconclusive"
@@ -858,7 +856,7 @@ def _on_log_scale(
 
 
 def _no_pairs(case: _Case, variants: Sequence[str], least: int) -> Verdict:
-    note = _joined(f"no seed was run with all of {_listed(variants)}", _more(least))
+    note = f"no seed was run with all of {_listed(variants)}; a verdict needs {least} or more"
     return case.verdict("inconclusive", seeds_needed=least, note=note)
 
 
@@ -1108,16 +1106,22 @@ def _sign_flip_p(gains: Sequence[float]) -> tuple[float, float]:
     sums = math.fsum(gains)
     slack = 1e-9 * math.fsum(map(abs, gains))  # equal sums differ by rounding
     if len(gains) > 24:
-        draws = np.random.default_rng(len(gains)).integers(0, 2, (9999, len(gains)), dtype=np.int8)
-        flipped = (2 * draws - 1) @ np.array(sorted(gains))
-        as_high, as_low = (flipped >= sums - slack).sum(), (flipped <= sums + slack).sum()
-        return float(as_high + 1) / 10_000, float(as_low + 1) / 10_000
+        sampled = _signs(len(gains)) @ np.array(sorted(gains))
+        as_high, as_low = (sampled >= sums - slack).sum(), (sampled <= sums + slack).sum()
+        return float(as_high + 1) / (len(sampled) + 1), float(as_low + 1) / (len(sampled) + 1)
     middle = len(gains) // 2
     left, right = _all_sums(gains[:middle]), np.sort(_all_sums(gains[middle:]))
     total = 2 ** len(gains)
     under = np.searchsorted(right, sums - slack - left, "left").sum()
     up_to = np.searchsorted(right, sums + slack - left, "right").sum()
     return float(total - under) / total, float(up_to) / total
+
+
+@lru_cache(maxsize=4)
+def _signs(n: int) -> np.ndarray:
+    """Sampled choices of signs: (samples, n), 16 MB at most."""
+    samples = min(9999, 2_000_000 // n)
+    return 2.0 * np.random.default_rng(n).integers(0, 2, (samples, n)) - 1.0
 
 
 def _all_sums(gains: Sequence[float]) -> np.ndarray:
@@ -1222,6 +1226,25 @@ def _share_needed(share: float, asked: float, n: int, level: float) -> int | Non
 def _resamples(n: int, stream: int) -> np.ndarray:
     """Which runs each resample takes: (RESAMPLES, n)."""
     return np.random.default_rng((n, stream)).integers(0, n, (RESAMPLES, n))
+
+
+@lru_cache(maxsize=16)
+def _times_taken(n: int) -> np.ndarray:
+    """How often each resample takes each run: (RESAMPLES, n)."""
+    picks = _resamples(n, 0) + n * np.arange(RESAMPLES)[:, None]
+    return np.bincount(picks.ravel(), minlength=n * RESAMPLES).reshape(RESAMPLES, n)
+
+
+def _resampled_medians(rows: np.ndarray) -> np.ndarray:
+    """The median of all entries of each resample of the rows, from one sorting."""
+    n, width = rows.shape
+    order = np.argsort(rows, axis=None, kind="stable")
+    upto = _times_taken(n)[:, order // width].cumsum(axis=1)  # (RESAMPLES, n·width)
+    entries = rows.ravel()[order]
+    low = entries[(upto < (n * width + 1) // 2).sum(axis=1)]
+    high = entries[(upto < n * width // 2 + 1).sum(axis=1)]
+    with np.errstate(invalid="ignore"):  # between -inf and inf
+        return (low + high) / 2
 
 
 def _median_gap(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,13 +1,13 @@
-"""What every test gets: folders of its own, no network, no W&B, one thread; and a paper to try things on."""
+"""What every test gets: folders of its own, no network, no W&B, one thread; and a tiny paper."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads: the suite already has a process per core
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads: the suite has a process per core as it is
 
-TINY_CODE = '''"""Two classes of points, told apart by logistic regression: a whole paper, small enough for a test."""
+TINY_CODE = '''"""Two classes of points, told apart by logistic regression: a whole paper, tiny."""
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ def model(variant):
 
 
 def points(count, generator):
-    """Unit Gaussians around (s, s) and (-s, -s) with s = 1/sqrt(2): the best rule errs in Phi(-1) = 15.9 %."""
+    """Unit Gaussians, 1 to either side of the origin: the best rule errs in Phi(-1) = 15.9 %."""
     y = (torch.arange(count) % 2).float()
     X = torch.randn(count, 2, generator=generator) + (2 * y[:, None] - 1) / 2**0.5
     return X, y

@@ -17,11 +17,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "docs" / "examples" / "minimal_paper"
 OURS = ("reimpl", "papers", "baselines", "tests")
 
-# Stands in for Python: makes a `.venv` that holds itself, notes what pip is asked for, and
-# fails as tests do.
+# Stands in for Python: makes a `.venv` that holds itself, notes what pip is asked for, and fails as
+# tests do.
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
-  *version*) exit {too_old} ;;
+  "-c"*) exit {too_old} ;;
   "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
   "-m pip"*) echo "$*" >> pip.log ;;
   "-m pytest"*) exit 1 ;;

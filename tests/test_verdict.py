@@ -448,6 +448,9 @@ def test_a_large_mean_difference_from_few_wins_is_no_order() -> None:
     assert verdict.p < 0.05
     assert (verdict.lane, verdict.seeds_needed) == ("inconclusive", None)
     assert "wins 63.64 % of 11 pairs" in verdict.note
+    assert see(order(), "lower", a=[9.0] * 7 + [0.0] * 4, b=[1.0] * 7 + [0.1] * 4).lane == (
+        "inconclusive"
+    )
 
 
 @pytest.mark.parametrize("n", [5, 8, 11])
@@ -499,6 +502,11 @@ def test_a_chain_with_an_undecided_link_shows_that_link() -> None:
 
 def test_a_chain_with_a_reversed_link_is_below() -> None:
     verdict = see(order("a", "b", "c"), a=[3] * 6, b=[1] * 6, c=[2] * 6)
+    assert (verdict.lane, verdict.seeds_needed) == ("below", None)
+
+
+def test_a_chain_with_a_reversed_and_an_undecided_link_is_below() -> None:
+    verdict = see(order("a", "b", "c"), a=[1, 3, 1, 3, 1, 3], b=[2] * 6, c=[3] * 6)
     assert (verdict.lane, verdict.seeds_needed) == ("below", None)
 
 

@@ -33,6 +33,7 @@ TOLD: dict[str, Any] = {
 WIDTHS = {"a": 1.0, "b": 2.0, "c": 4.0}
 PRINTED = ("0.95", "10", "10.0", "1425", "60,000", "0.5", "3e2")
 
+examples = settings(max_examples=60, deadline=None)  # a table of the best-of rule is built once
 better = st.sampled_from(["lower", "higher"])
 finite = st.floats(0.01, 1e4) | st.integers(-2, 100).map(float)
 time = finite | st.just(math.inf)
@@ -97,6 +98,7 @@ def scaled(claim: Claim, power: int) -> Claim:
     return replace(claim, **changes)
 
 
+@examples
 @given(claims(), better, measurements(), st.randoms(use_true_random=False))
 def test_a_verdict_never_depends_on_the_order_of_runs(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]], random: Any
@@ -111,6 +113,7 @@ def test_a_verdict_never_depends_on_the_order_of_runs(
     assert see(claim, side, measured) == see(claim, side, other)
 
 
+@examples
 @given(claims(), better, measurements(), st.integers(-3, 3))
 def test_a_verdict_never_depends_on_the_scale_of_the_unit(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]], power: int
@@ -126,6 +129,7 @@ def test_a_verdict_never_depends_on_the_scale_of_the_unit(
         assert after.mean == pytest.approx(before.mean * 10.0**power, rel=1e-9, abs=1e-9)
 
 
+@examples
 @given(claims(), better, measurements())
 def test_turning_the_metric_over_turns_the_lane_of_a_figure_over(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]]
@@ -138,6 +142,7 @@ def test_turning_the_metric_over_turns_the_lane_of_a_figure_over(
     assert see(claim, other, measured).lane == turned.get(lane, lane)
 
 
+@examples
 @given(claims(), better, measurements())
 def test_every_verdict_is_whole(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]]
@@ -153,6 +158,7 @@ def test_every_verdict_is_whole(
     }
 
 
+@examples
 @given(claims(), better, measurements())
 def test_few_seeds_never_make_a_verdict(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]]
@@ -163,6 +169,7 @@ def test_few_seeds_never_make_a_verdict(
     assert see(claim, side, few).lane in ("consistent", "off", "inconclusive")
 
 
+@examples
 @given(claims(), better, measurements())
 def test_only_an_undecided_claim_needs_more_seeds_and_more_than_it_has(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]]
@@ -174,6 +181,7 @@ def test_only_an_undecided_claim_needs_more_seeds_and_more_than_it_has(
         assert verdict.n < verdict.seeds_needed <= 1000
 
 
+@examples
 @given(claims(), better, measurements())
 def test_a_reproduced_claim_has_a_p_value_under_the_level(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]]
@@ -184,6 +192,7 @@ def test_a_reproduced_claim_has_a_p_value_under_the_level(
         assert verdict.p <= 0.05 + 1e-3  # resampled tails have a grain of a thousandth
 
 
+@examples
 @given(claims(), better, measurements())
 def test_a_stricter_level_never_decides_what_a_looser_one_leaves_open(
     claim: Claim, side: Any, measured: dict[str, dict[int, Any]]
@@ -192,6 +201,7 @@ def test_a_stricter_level_never_decides_what_a_looser_one_leaves_open(
     assert strict in (loose, "inconclusive")
 
 
+@examples
 @given(st.sampled_from(PRINTED), margins, st.none() | st.integers(100, 10_000))
 def test_no_margin_is_smaller_than_half_a_printed_digit(
     text: str, margin: float | None, items: int | None
@@ -206,7 +216,7 @@ def test_no_margin_is_smaller_than_half_a_printed_digit(
     assert reason
 
 
-@settings(max_examples=50)
+@examples
 @given(st.lists(finite, min_size=3, max_size=9), st.floats(1.1, 3.0))
 def test_a_wider_margin_never_loses_what_was_reproduced(x: list[float], factor: float) -> None:
     claim = Value(

@@ -1,4 +1,4 @@
-"""MNIST as each network of the paper takes it (sec. III-A): 60,000 digits to learn from, 10,000 to test on."""
+"""MNIST as each method of the paper takes it (sec. III-A): 60,000 to learn, 10,000 to test."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,9 @@ def _split(columns: Mapping[str, Any], wanted: str) -> tuple[Tensor, Tensor]:
     match wanted:
         case "28x28":
             return X, D
-        case "32x32":  # centred in a larger field, so that strokes reach the middle of C1's fields (sec. II-B)
+        case (
+            "32x32"
+        ):  # centred in a larger field, so that strokes reach the middle of C1's fields (sec. II-B)
             return functional.pad(X, (2, 2, 2, 2)), D
         case "16x16":
             return _smaller(X), D
@@ -42,6 +44,9 @@ def _split(columns: Mapping[str, Any], wanted: str) -> tuple[Tensor, Tensor]:
 
 
 def _smaller(X: Tensor) -> Tensor:
-    """Digits of about 16x16 in the middle of 28x28, for LeNet-1 (sec. III-C.7, gap "lenet1-input")."""
-    small = [functional.interpolate(x[:, None].float(), size=22, mode="area")[:, 0] for x in X.split(10_000)]
+    """Digits of about 16x16 in a field of 28x28, for LeNet-1 (sec. III-C.7, gap "lenet1-input")."""
+    small = [
+        functional.interpolate(x[:, None].float(), size=22, mode="area")[:, 0]
+        for x in X.split(10_000)
+    ]
     return functional.pad(torch.cat(small).round().byte(), (3, 3, 3, 3))

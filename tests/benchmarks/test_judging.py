@@ -96,4 +96,5 @@ def test_ten_thousand_measurements_take_under_a_second_per_thousand_claims(
         "exact", "value", "order", "ratio", "speed", "trend", "property",
     }  # fmt: skip
     # The median of three: another process may have the machine during one of them.
-    assert benchmark.stats.stats.median * 1000 / CLAIMS < 1.0
+    seconds: Any = benchmark.stats
+    assert seconds["median"] * 1000 / CLAIMS < 1.0

@@ -1,0 +1,237 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from reimpl.reproduction import Request, Result, reproduce
+
+RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
+
+
+@pytest.fixture
+def slow_paper(tiny_paper: Path) -> Path:
+    """The tiny paper, trained long enough to be disturbed: about two seconds a run."""
+    claims = tiny_paper / "claims.toml"
+    longer = claims.read_text().replace("epochs = 10", "epochs = 400\nevaluate = 100")
+    claims.write_text(longer)
+    return tiny_paper
+
+
+def request(paper: Path, runs: Path, **more: Any) -> Request:
+    settings = {"seeds": 2, "workers": 2, "wandb": "disabled", **more}
+    return Request(paper="tiny", papers=(paper,), runs=runs, **settings)
+
+
+def measured(result: Result) -> dict[tuple[str, str, int], object]:
+    return {(r.part, r.variant, r.seed): dict(r.measurements) for r in result.evidence.records}
+
+
+def workers(parent: int) -> list[psutil.Process]:
+    found = psutil.Process(parent).children(recursive=True)
+    return [p for p in found if "reimpl.engines.worker" in " ".join(p.cmdline())]
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
+def command(paper: Path, runs: Path, *more: str) -> list[str]:
+    options = ["--papers", str(paper), "--runs", str(runs), "--wandb", "disabled", "--seeds", "2"]
+    return [sys.executable, "-c", RUN, "reproduce", "tiny", *options, *more]
+
+
+def begin(paper: Path, runs: Path, *more: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command(paper, runs, *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def checkpoints(runs: Path) -> list[Path]:
+    return list(runs.glob("*/*/*.ckpt"))
+
+
+def locks_held(runs: Path) -> int:
+    return len(list((runs / ".locks").glob("*.lock")))
+
+
+def test_a_worker_killed_once_changes_no_number(slow_paper: Path, tmp_path: Path) -> None:
+    undisturbed = reproduce(request(slow_paper, tmp_path / "a"))
+    killed: list[int] = []
+
+    def kill_one(event: Any) -> None:
+        if event.kind == "progress" and not killed:
+            victim = workers(os.getpid())[0]
+            killed.append(victim.pid)
+            victim.kill()
+
+    disturbed = reproduce(request(slow_paper, tmp_path / "b"), watch=kill_one)
+    assert killed
+    assert disturbed.errors == []
+    assert measured(disturbed) == measured(undisturbed)
+
+
+def test_a_run_whose_worker_always_dies_is_an_error_and_the_others_are_kept(
+    slow_paper: Path, tmp_path: Path
+) -> None:
+    code = slow_paper / "__init__.py"
+    head = "def data(variant, sources, seeds):"
+    deadly = "    if seeds.seed == 1:\n        import os\n        os.kill(os.getpid(), 9)"
+    code.write_text(code.read_text().replace(head, f"{head}\n{deadly}"))
+    result = reproduce(request(slow_paper, tmp_path / "runs"))
+    assert {(r.variant, r.seed) for r in result.errors} == {("two-inputs", 1), ("one-input", 1)}
+    assert all("killed by signal 9" in (r.error or "") for r in result.errors)
+    assert {(r.variant, r.seed) for r in result.fresh if r.part == "train" and r.status == "ok"} == {
+        ("two-inputs", 0),
+        ("one-input", 0),
+    }
+
+
+def test_workers_end_when_the_parent_is_killed_and_nothing_is_lost(
+    slow_paper: Path, tmp_path: Path
+) -> None:
+    undisturbed = reproduce(request(slow_paper, tmp_path / "a"))
+    runs = tmp_path / "b"
+    parent = begin(slow_paper, runs)
+    wait_until(lambda: locks_held(runs) >= 2)
+    team = workers(parent.pid)
+    parent.kill()
+    parent.communicate()
+    assert team
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in team), 20)
+    assert measured(reproduce(request(slow_paper, runs))) == measured(undisturbed)
+
+
+def test_ctrl_c_leaves_checkpoints_exits_130_and_the_same_command_goes_on(
+    slow_paper: Path, tmp_path: Path
+) -> None:
+    undisturbed = reproduce(request(slow_paper, tmp_path / "a"))
+    runs = tmp_path / "b"
+    parent = begin(slow_paper, runs)
+    wait_until(lambda: locks_held(runs) >= 2)
+    time.sleep(0.5)
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=30)
+    assert parent.returncode == 130
+    assert said.strip().splitlines()[-1].startswith("reimpl: interrupted")
+    assert checkpoints(runs) != []
+    assert measured(reproduce(request(slow_paper, runs))) == measured(undisturbed)
+    assert checkpoints(runs) == []
+
+
+def test_two_at_once_do_no_run_twice(
+    slow_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    code = slow_paper / "__init__.py"
+    note = f"def data(variant, sources, seeds):\n    open({str(log)!r}, 'a').write(f'{{variant.id}} {{seeds.seed}}\\n')"
+    code.write_text(code.read_text().replace("def data(variant, sources, seeds):", note))
+    runs = tmp_path / "runs"
+    both = [begin(slow_paper, runs, "--workers", "1", "--engine", "processes") for _ in range(2)]
+    answers = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], answers
+    ran = [line for line in log.read_text().splitlines()]
+    trained = {path.name for path in runs.glob("tiny*/*/[0-9]*.json")}
+    assert len(trained) == 4
+    assert len(ran) - probes(runs) == 4
+
+
+def probes(runs: Path) -> int:
+    """Data is also read for probes; how often does not matter here."""
+    return len(json.loads((runs / "probes.json").read_text())) if (runs / "probes.json").exists() else 0
+
+
+def test_a_loss_that_becomes_nan_is_an_error_with_its_step(tiny_paper: Path, tmp_path: Path) -> None:
+    claims = tiny_paper / "claims.toml"
+    claims.write_text(claims.read_text().replace('says = "logistic regression on the first coordinate"', 'says = "x"\nlr = 1e38'))
+    result = reproduce(request(tiny_paper, tmp_path / "runs"))
+    assert [(r.variant, r.seed) for r in result.errors] == [("one-input", 0), ("one-input", 1)]
+    assert all("the loss became" in (r.error or "") and "at step" in (r.error or "") for r in result.errors)
+    lanes = {verdict.id: verdict.lane for verdict in result.verdicts}
+    assert lanes["two-beat-one"] == "error"
+    assert lanes["test-error"] == "consistent"
+
+
+def test_a_failed_run_is_tried_again_next_time(tiny_paper: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    flag.touch()
+    code = tiny_paper / "__init__.py"
+    check = f"def data(variant, sources, seeds):\n    if __import__('pathlib').Path({str(flag)!r}).exists():\n        raise ValueError('not today')"
+    code.write_text(code.read_text().replace("def data(variant, sources, seeds):", check))
+    first = reproduce(request(tiny_paper, tmp_path / "runs"))
+    flag.unlink()
+    second = reproduce(request(tiny_paper, tmp_path / "runs"))
+    assert (len(first.errors), len(second.errors)) == (4, 0)
+    assert all("ValueError: not today" in (r.error or "") for r in first.errors)
+    assert [verdict.lane for verdict in second.verdicts][0] == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        ("import nowhere_to_be_found\n", "tiny2026_logistic"),
+        ("raise RuntimeError('broken on import')\n", "broken on import"),
+    ],
+    ids=["missing-import", "raises"],
+)
+def test_a_paper_whose_import_fails_is_one_line_and_status_2(
+    tiny_paper: Path, tmp_path: Path, break_it: str, said: str
+) -> None:
+    code = tiny_paper / "__init__.py"
+    code.write_text(break_it + code.read_text())
+    done = subprocess.run(
+        command(tiny_paper, tmp_path / "runs"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_status_2(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        command(tiny_paper, tmp_path / "file" / "runs"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr or "Choose a folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_record_cut_in_half_is_set_aside_named_and_run_again(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    before = measured(reproduce(request(tiny_paper, runs)))
+    victim = next(runs.glob("tiny*/two-inputs/0-*.json"))
+    victim.write_bytes(victim.read_bytes()[:200])
+    after = reproduce(request(tiny_paper, runs))
+    assert measured(after) == before
+    assert [(r.variant, r.seed) for r in after.fresh] == [("two-inputs", 0)]
+    assert [path.name for path in after.evidence.unreadable] == [f"{victim.name}.unreadable"]
+
+
+def test_wandb_online_without_a_login_stops_before_any_run(tiny_paper: Path, tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    line = [word if word != "disabled" else "online" for word in command(tiny_paper, tmp_path / "runs")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert "wandb login" in done.stderr
+    assert list((tmp_path / "runs").glob("tiny*/*/*.json")) == []

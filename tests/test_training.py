@@ -1,0 +1,209 @@
+import dataclasses
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from reimpl import context as contexts
+from reimpl import training, vectorised
+from reimpl.claims import Metric, Variant
+from reimpl.context import Moments, Outcome, RunContext, Stopped
+from reimpl.errors import DivergenceError
+from reimpl.paper import Paper, Seeds
+from reimpl.registry import Entry, find
+
+
+@pytest.fixture
+def entry(tiny_paper: Path) -> Entry:
+    return find("tiny", [tiny_paper])
+
+
+def start(paper: Paper, variant: Variant, seed: int, checkpoint: Path | None = None) -> RunContext:
+    assert paper.data is not None
+    seeds = Seeds(seed)
+    return RunContext(
+        seeds=seeds,
+        sources={},
+        data=paper.data(variant, {}, seeds),
+        checkpoint_path=checkpoint,
+    )
+
+
+def changed(variant: Variant, **recipe: object) -> Variant:
+    assert variant.recipe is not None
+    return dataclasses.replace(variant, recipe=dataclasses.replace(variant.recipe, **recipe))
+
+
+def one_by_one(
+    paper: Paper, variant: Variant, metrics: Mapping[str, Metric], seeds: Sequence[int]
+) -> list[Outcome]:
+    return [
+        training.train(paper, variant, start(paper, variant, seed), metrics=metrics) for seed in seeds
+    ]
+
+
+def together(
+    paper: Paper, variant: Variant, metrics: Mapping[str, Metric], seeds: Sequence[int]
+) -> list[Outcome | DivergenceError]:
+    begun = [start(paper, variant, seed) for seed in seeds]
+    return vectorised.train(paper, variant, begun, metrics=metrics)
+
+
+def test_the_same_seed_gives_the_same_bits(entry: Entry) -> None:
+    variant = entry.claims.variant("two-inputs")
+    first, second = one_by_one(entry.load(), variant, entry.claims.metrics, [3, 3])
+    assert first == second
+
+
+def test_another_seed_gives_other_numbers(entry: Entry) -> None:
+    variant = entry.claims.variant("two-inputs")
+    first, second = one_by_one(entry.load(), variant, entry.claims.metrics, [3, 4])
+    assert first.measurements != second.measurements
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"batch_size": "full", "lr": 1.0, "momentum": 0.9, "shrink": 0.001},
+        {"batch_size": 64, "optimiser": "adam", "lr": 0.01},
+        {"batch_size": 300, "clip": 0.05, "schedule": ({"from": 2.0, "lr": 0.05},)},
+    ],
+    ids=["full-batch-momentum-shrink", "minibatch-adam", "clip-schedule-ragged-batch"],
+)
+def test_vectorised_seeds_give_the_numbers_of_single_runs(
+    entry: Entry, recipe: Mapping[str, object]
+) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), epochs=4, **recipe)
+    single = one_by_one(paper, variant, metrics, range(3))
+    batch = together(paper, variant, metrics, range(3))
+    for one, other in zip(single, batch, strict=True):
+        assert isinstance(other, Outcome)
+        assert other.measurements == pytest.approx(one.measurements, abs=0.11)  # one test point
+        assert (other.parameters, other.flops) == (one.parameters, one.flops)
+
+
+def test_vectorised_weights_follow_single_weights_closely(entry: Entry) -> None:
+    seen: list[list[float]] = []
+
+    def inspect(model: torch.nn.Module, _data: object) -> dict[str, float]:
+        seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]).tolist())
+        return {}
+
+    paper = dataclasses.replace(entry.load(), inspect=inspect)
+    variant = changed(entry.claims.variant("two-inputs"), epochs=5)
+    one_by_one(paper, variant, entry.claims.metrics, range(2))
+    together(paper, variant, entry.claims.metrics, range(2))
+    assert seen[2:] == [pytest.approx(weights, rel=1e-4) for weights in seen[:2]]
+
+
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), epochs=30, momentum=0.9)
+    whole = start(paper, variant, 1)
+    expected = training.train(paper, variant, whole, metrics=metrics)
+
+    stop = threading.Event()
+    monkeypatch.setattr(contexts, "STOP", stop)
+    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
+    cut = start(paper, variant, 1, tmp_path / "run.ckpt")
+    cut.emit = lambda kind, contents: stop.set() if contents.get("done", 0) >= 200 else None
+    with pytest.raises(Stopped):
+        training.train(paper, variant, cut, metrics=metrics)
+    stop.clear()
+    again = start(paper, variant, 1, tmp_path / "run.ckpt")
+    steps: list[float] = []
+    again.emit = lambda kind, contents: steps.append(contents.get("done", math.inf))
+    assert training.train(paper, variant, again, metrics=metrics) == expected
+    assert again.curves == whole.curves
+    assert min(steps) > 200
+
+
+def test_a_stopped_batch_of_seeds_goes_on_to_the_same_bits(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), epochs=20)
+    expected = together(paper, variant, metrics, range(3))
+
+    stop = threading.Event()
+    monkeypatch.setattr(contexts, "STOP", stop)
+    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
+    cut = [start(paper, variant, s, tmp_path / "b.ckpt" if s == 0 else None) for s in range(3)]
+    cut[0].emit = lambda kind, contents: stop.set()
+    with pytest.raises(Stopped):
+        vectorised.train(paper, variant, cut, metrics=metrics)
+    stop.clear()
+    again = [start(paper, variant, s, tmp_path / "b.ckpt" if s == 0 else None) for s in range(3)]
+    assert vectorised.train(paper, variant, again, metrics=metrics) == expected
+
+
+def test_a_loss_that_becomes_nan_names_the_step(entry: Entry) -> None:
+    paper = entry.load()
+    assert paper.loss is not None
+    right = paper.loss
+    calls = 0
+
+    def wrong(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return right(model, batch) * (math.nan if calls > 38 else 1.0)  # the first call counts FLOPs
+
+    variant = entry.claims.variant("two-inputs")
+    with pytest.raises(DivergenceError, match="the loss became nan at step 38 of 200"):
+        training.train(
+            dataclasses.replace(paper, loss=wrong),
+            variant,
+            start(paper, variant, 0),
+            metrics=entry.claims.metrics,
+        )
+
+
+def test_a_seed_that_diverges_takes_no_other_with_it(entry: Entry) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), batch_size="full", epochs=60)
+    begun = [start(paper, variant, seed) for seed in range(3)]
+    X, y = begun[1].data.train
+    poisoned = X.clone()
+    poisoned[0, 0] = math.nan
+    begun[1].data = dataclasses.replace(begun[1].data, train=(poisoned, y))
+    first, second, third = vectorised.train(paper, variant, begun, metrics=metrics)
+    assert isinstance(second, DivergenceError)
+    alone = together(paper, variant, metrics, [0, 2])
+    assert [first, third] == [
+        dataclasses.replace(o, measurements=pytest.approx(o.measurements, abs=0.11))
+        for o in alone
+        if isinstance(o, Outcome)
+    ]
+
+
+def test_a_damaged_checkpoint_is_as_good_as_none(entry: Entry, tmp_path: Path) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = entry.claims.variant("two-inputs")
+    expected = training.train(paper, variant, start(paper, variant, 0), metrics=metrics)
+    (tmp_path / "run.ckpt").write_bytes(b"half a check")
+    run = start(paper, variant, 0, tmp_path / "run.ckpt")
+    assert training.train(paper, variant, run, metrics=metrics) == expected
+
+
+def test_long_curves_are_thinned_but_keep_their_ends() -> None:
+    moments = Moments(6000, 1)
+    kept = [epoch for epoch in range(6001) if moments.due(epoch) and moments.keep(epoch)]
+    assert (kept[0], kept[-1]) == (0, 6000)
+    assert 100 < len(kept) <= contexts.CURVE_POINTS + 2
+
+
+def test_a_short_curve_keeps_every_evaluation() -> None:
+    moments = Moments(20, 3)
+    assert [e for e in range(21) if moments.due(e) and moments.keep(e)] == [0, 3, 6, 9, 12, 15, 18, 20]
+
+
+def test_axes_of_a_seed_are_independent_streams() -> None:
+    drawn = {axis: Seeds(7).integer(axis) for axis in ("init", "order", "split", "noise")}
+    assert len(set(drawn.values())) == 4
+    assert Seeds(7).integer("order", 1) != Seeds(7).integer("order", 2)
