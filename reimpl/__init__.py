@@ -1,13 +1,13 @@
 """Does the number in this paper come out when we write the method ourselves?
 
-    from reimpl import load, reproduce, judge
+from reimpl import load, reproduce, judge
 
-    result = reproduce("rumelhart1986")          # run what is not recorded yet, then judge
-    for verdict in result.verdicts:
-        print(verdict.id, verdict.lane, verdict.note)
+result = reproduce("rumelhart1986")          # run what is not recorded yet, then judge
+for verdict in result.verdicts:
+    print(verdict.id, verdict.lane, verdict.note)
 
-    load("rumelhart1986").claims                 # a paper's claims, without running anything
-    judge("claims.toml", "numbers.csv")          # verdicts on numbers that came from somewhere else
+load("rumelhart1986").claims                 # a paper's claims, without running anything
+judge("claims.toml", "numbers.csv")          # verdicts on numbers that came from somewhere else
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def reproduce(paper: str, **options: Any) -> Result:
 
     Args:
         paper: slug, or any unambiguous part of it.
-        options: the fields of `reimpl.reproduction.Request`: variants, claims, seeds, cost, workers, …
+        options: fields of `reimpl.reproduction.Request`: variants, claims, seeds, cost, workers, …
 
     Returns:
         Verdicts, the records they rest on, and the runs that failed.

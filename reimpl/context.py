@@ -1,4 +1,4 @@
-"""What every run gets from the harness: seed streams, data, device, progress, curves, checkpoints."""
+"""What every run gets from the harness: seeds, data, device, progress, curves, checkpoints."""
 
 import math
 import os
@@ -19,7 +19,7 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 """Sends `progress` or `point` with its contents to whoever watches."""
 
 STOP = Event()
-"""Set when this process is asked to end: the next checkpoint is written at once and the run breaks off."""
+"""Set when this process is asked to end: the next checkpoint is written and the run breaks off."""
 CHECKPOINT_EVERY = 30.0
 """Seconds between checkpoints."""
 PROGRESS_EVERY = 0.2
@@ -29,7 +29,7 @@ CURVE_POINTS = 200
 
 
 class Stopped(BaseException):
-    """The run was asked to stop and has written its checkpoint; no `except Exception` may eat it."""
+    """The run was asked to stop and has written its checkpoint; no `Exception`, so none eats it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,9 @@ class Targets:
     def __init__(self, metrics: Mapping[str, Metric], seeds: int) -> None:
         self.watched = {name: metric.reaches for name, metric in metrics.items() if metric.reaches}
         self.lower = {name: metrics[r.curve].better != "higher" for name, r in self.watched.items()}
-        self.first = {name: torch.full((seeds,), math.inf, dtype=torch.float64) for name in self.watched}
+        self.first = {
+            name: torch.full((seeds,), math.inf, dtype=torch.float64) for name in self.watched
+        }
 
     def see(self, epoch: int, values: Mapping[str, torch.Tensor]) -> None:
         """Take the values (S,) of each curve after `epoch` epochs."""

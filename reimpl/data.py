@@ -397,7 +397,10 @@ def _fetch(source: Source, scratch: Path) -> "DatasetDict":
         raise DataError(_three_ways(source)) from error
     except Exception as error:  # of half a dozen libraries; each means that the data cannot be had
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{_name(source)}: {_origin(source)} cannot be read: {first}") from error
+        advice = "; its README.md names configs and files, and all must be there" if mirror else ""
+        raise DataError(
+            f"{_name(source)}: {_origin(source)} cannot be read: {first}{advice}"
+        ) from error
 
 
 def _three_ways(source: Source) -> str:
@@ -450,15 +453,13 @@ def _progress_only_on_a_terminal() -> Iterator[None]:
 
 
 def _check_rows(source: Source, splits: "DatasetDict") -> None:
-    for split, rows in source.splits.items():
+    for split, expected in source.splits.items():
         if split not in splits:
-            raise DataError(
-                f"{_name(source)}: {_origin(source)} has no split '{split}'. {near(split, splits)}"
-            )
-        if len(splits[split]) != rows:
-            raise _differs(
-                source, f"rows of split '{split}'", f"{rows:,}", f"{len(splits[split]):,}"
-            )
+            known = near(split, map(str, splits))
+            raise DataError(f"{_name(source)}: {_origin(source)} has no split '{split}'. {known}")
+        rows = len(splits[split])
+        if rows != expected:
+            raise _differs(source, f"rows of split '{split}'", f"{expected:,}", f"{rows:,}")
 
 
 def _check_classes(source: Source, folder: Path, written: Mapping[str, Any]) -> None:

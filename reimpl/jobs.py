@@ -1,7 +1,7 @@
-"""One piece of work for an engine: a run, a vectorised batch of runs, a baseline, a count or a probe.
+"""One piece of work for an engine: a run, a batch of vectorised runs, a baseline, a count, a probe.
 
-A job can be pickled; `execute` runs it wherever it lands and keeps the records itself, so that a finished run is
-safe even when the process that asked for it has died.
+A job can be pickled; `execute` runs it wherever it lands and keeps the records itself, so that a
+finished run is safe even when the process that asked for it has died.
 """
 
 import importlib.util
@@ -83,7 +83,7 @@ def execute(job: Job, emit: "Emit") -> list[Record] | Probe:
     """Do the job and keep its records.
 
     Raises:
-        ReimplError: a mistake of the user's (no data, a paper that cannot be imported), not of one run.
+        ReimplError: a mistake of the user's (no data, a paper that cannot be imported).
     """
     if job.part == "probe":
         return _probe(job)
@@ -212,7 +212,10 @@ def _checked(measured: Mapping[str, Any], claims: Claims) -> dict[str, float | b
             raise RunError(f"the paper measured '{name}', which claims.toml does not define")
         if value is not None and value != value:
             raise RunError(f"'{name}' is NaN")
-    return {name: None if v is None else v if isinstance(v, bool) else float(v) for name, v in measured.items()}
+    return {
+        name: None if v is None else v if isinstance(v, bool) else float(v)
+        for name, v in measured.items()
+    }
 
 
 def _counts(paper: "Paper", variant: Variant) -> dict[str, float | bool | None]:
@@ -259,7 +262,6 @@ def _run_baseline(
     job: Job, paper: "Paper", claims: Claims, context: "RunContext", clock: _Clock
 ) -> Record:
     from baselines import BASELINES
-
     from reimpl.baselining import fit_baseline
 
     assert job.baseline is not None
@@ -277,8 +279,12 @@ def _run_baseline(
         progress=context.progress,
     )
     chosen = ", ".join(f"{key}={value}" for key, value in result.chosen.items())
-    note = "; ".join(part for part in (chosen, f"{result.train_rows} training rows", result.note) if part)
-    return _make(job, job.seeds[0], clock, measurements={metric_name: result.measurement}, note=note)
+    note = "; ".join(
+        part for part in (chosen, f"{result.train_rows} training rows", result.note) if part
+    )
+    return _make(
+        job, job.seeds[0], clock, measurements={metric_name: result.measurement}, note=note
+    )
 
 
 def _make(
@@ -308,7 +314,9 @@ def _make(
         key_parts=dict(job.key_parts[place]),
         overrides=dict(job.overrides),
         model=job.model,
-        curves={k: [list(point) for point in curve] for k, curve in context.curves.items()} if context else {},
+        curves={k: [list(point) for point in curve] for k, curve in context.curves.items()}
+        if context
+        else {},
         started=clock.started,
         wall_s=round(wall / share, 4),
         cpu_s=round(cpu / share, 4),
@@ -377,9 +385,7 @@ def _probe(job: Job) -> Probe:
         seconds, flops = training.probe(
             paper, variant, contexts[0], metrics=claims.metrics, seconds=PROBE_SECONDS
         )
-    return Probe(
-        seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops
-    )
+    return Probe(seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops)
 
 
 def replace_path(context: "RunContext") -> "RunContext":

@@ -1,4 +1,4 @@
-"""A recipe's optimiser, for one network's parameters or for the stacked parameters of many seeds."""
+"""A recipe's optimiser, for one network or for the stacked parameters of many seeds."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from reimpl.claims import Recipe
 def build(parameters: Iterable[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
     """The torch optimiser that the recipe names.
 
-    Every choice works element by element, so that stacked parameters (S, …) train as S separate networks would.
+    Every choice works element by element, so that stacked parameters (S, …) train as S networks do.
     """
     tensors, lr, decay = list(parameters), recipe.lr, recipe.weight_decay
     betas = (recipe.betas[0], recipe.betas[1])
@@ -47,7 +47,10 @@ class Phases:
 
 
 def clip(gradients: Iterable[Tensor], largest: float, *, stacked: bool) -> None:
-    """Scale gradients in place so that their joint norm is at most `largest`; per seed when stacked (S, …)."""
+    """Scale gradients in place so that their joint norm is at most `largest`.
+
+    Stacked gradients (S, …) are scaled per seed.
+    """
     tensors = list(gradients)
     flat = [g.flatten(1) if stacked else g.flatten()[None] for g in tensors]  # each (S, …)
     norm = torch.cat(flat, dim=1).norm(dim=1)  # (S,)
@@ -57,7 +60,7 @@ def clip(gradients: Iterable[Tensor], largest: float, *, stacked: bool) -> None:
 
 
 def shrink(parameters: Iterable[Tensor], share: float) -> None:
-    """w ← (1 − share)·w, in place."""
+    """Take w ← (1 − share)·w, in place."""
     with torch.no_grad():
         for parameter in parameters:
             parameter.mul_(1 - share)

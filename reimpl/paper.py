@@ -1,7 +1,7 @@
 """What a paper's Python supplies, and what it gets from the harness.
 
-An ordinary supervised paper supplies `model`, `data`, `loss`, `metrics` and `example`; the harness trains it by the
-variant's recipe. An unusual variant supplies a `fit` instead and gets a `Context`.
+An ordinary supervised paper supplies `model`, `data`, `loss`, `metrics` and `example`; the harness
+trains it by the variant's recipe. An unusual variant supplies a `fit` and gets a `Context`.
 
 Shapes: N examples, S seeds trained as one batch.
 """
@@ -20,17 +20,17 @@ from reimpl.claims import Variant
 Batch = tuple[Tensor, ...]
 """Inputs and targets, each (N, …)."""
 Measurements = Mapping[str, float | int | bool | None]
-"""Metric name → value; `inf` is a target never reached, `None` a metric that is not defined for this run."""
+"""Metric name → value; `inf` is a target never reached, `None` a metric not defined for the run."""
 
 AXES = ("init", "order", "split", "noise")
-"""What chance decides: initial weights, order of the data, split of the data, everything else (dropout, sampling)."""
+"""What chance decides: initial weights, order and split of the data, all else (dropout, noise)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
     """The streams of one seed: one per axis, independent of each other and of the variant.
 
-    Two variants run with the same seed share split, data order and initial draws, so that they are paired.
+    Two variants run with the same seed share split, data order and initial draws: they are paired.
     """
 
     seed: int
@@ -56,8 +56,11 @@ class Seeds:
 class Sources(Protocol):
     """The datasets that the paper's `claims.toml` names, decoded and checked."""
 
-    def __getitem__(self, name: str) -> Mapping[str, Mapping[str, Any]]:
-        """Split → column → values: images as uint8 tensors (N, H, W[, C]), numbers as tensors (N,), text as lists."""
+    def __getitem__(self, name: str, /) -> Mapping[str, Mapping[str, Any]]:
+        """Split → column → values.
+
+        Images are uint8 tensors (N, H, W[, C]), numbers tensors (N,), text lists.
+        """
         ...
 
 
@@ -117,7 +120,7 @@ class Paper:
     slug: str
     """First author, year, method: the folder's name."""
     model: Callable[[Variant], nn.Module] | None = None
-    """A variant's network. Torch's global generator is seeded from the `init` stream before the call."""
+    """A variant's network; torch's global generator is seeded from the `init` stream before."""
     data: Callable[[Variant, Sources, Seeds], Data] | None = None
     """The data; most papers ignore the seeds, which are there for random splits (axis `split`)."""
     prepare: Callable[[Batch], Batch] | None = None
@@ -125,8 +128,9 @@ class Paper:
     loss: Callable[[nn.Module, Batch], Tensor] | None = None
     """A scalar: summed or averaged over the batch as the paper does."""
     metrics: Callable[[nn.Module, Batch], Mapping[str, Tensor]] | None = None
-    """One value per example (N,), by the name after the slash: `error` becomes `train/error` and `test/error`, the
-    mean over the split. The units are the metric's: a share in per cent is 100 · (wrong)."""
+    """One value per example (N,), by the name after the slash: `error` gives `train/error` and
+    `test/error`, the mean over the split, in the metric's unit: a share in per cent is
+    100 · (wrong)."""
     inspect: Callable[[nn.Module, Data], Measurements] | None = None
     """What is read off the trained network beside `metrics` (weight ratios, …)."""
     example: Callable[[Variant], Batch] | None = None

@@ -10,15 +10,37 @@ from statistics import median
 from typing import Any, Literal
 
 from reimpl import registry
-from reimpl.claims import COSTS, Claim, Claims, Cost, Exact, Metric, Scalar, Variant, apply_overrides, variants_of
+from reimpl.claims import (
+    COSTS,
+    Claim,
+    Claims,
+    Cost,
+    Exact,
+    Metric,
+    Scalar,
+    Variant,
+    apply_overrides,
+    variants_of,
+)
 from reimpl.errors import DataError, RequestError
 from reimpl.jobs import Job, JobPart, Probe, failed
-from reimpl.records import Record, Store, changed, environment, key, key_parts, read_measured, write_measured
+from reimpl.records import (
+    Record,
+    Store,
+    changed,
+    environment,
+    key,
+    key_parts,
+    read_measured,
+    write_measured,
+)
 from reimpl.registry import Entry
 from reimpl.verdict import Measured, Verdict, judge_all
 
 Device = str
 Where = Literal["local", "committed"]
+KeyOf = Callable[[int], tuple[str, dict[str, str]]]
+"""Seed → key and its parts."""
 BASELINE_SEEDS = 5
 """Runs of a baseline where a split is small; with a thousand test items one run says enough."""
 SMALL_SPLIT = 1000
@@ -177,7 +199,6 @@ class _Planner:
         self.entry = registry.find(request.paper, request.papers)
         self.claims = self.entry.claims
         self.store = Store(request.root)
-        self.model = Path(request.model.partition(":")[0]) if request.model else None
         if request.model:
             from reimpl.jobs import own_model
 
@@ -185,7 +206,9 @@ class _Planner:
 
     def plan(self, *, estimate: bool) -> Plan:
         chosen, left_out = self.chosen_claims()
-        planned = [p for p in (self.counts(chosen), *self.trainings(chosen), *self.baselines(chosen)) if p]
+        planned = [
+            p for p in (self.counts(chosen), *self.trainings(chosen), *self.baselines(chosen)) if p
+        ]
         self.check_data(planned)
         if estimate:
             planned = self.estimated(planned)
@@ -227,7 +250,10 @@ class _Planner:
         names = dict.fromkeys(self.request.variants)
         if not names:
             names = dict.fromkeys(
-                name for claim in chosen if not isinstance(claim, Exact) for name in variants_of(claim)
+                name
+                for claim in chosen
+                if not isinstance(claim, Exact)
+                for name in variants_of(claim)
             )
         return [self.planned(v, self.seeds(v), "train") for v in map(self.claims.variant, names)]
 
@@ -242,7 +268,9 @@ class _Planner:
         cached, left = [], []
         keys = self.keys(variant, part)
         for seed in seeds:
-            record = None if self.request.force else self.find(variant.id, seed, keys(seed)[0], part)
+            record = (
+                None if self.request.force else self.find(variant.id, seed, keys(seed)[0], part)
+            )
             cached.append(record) if record else left.append(seed)
         together = variant.vectorised and part == "train"
         batches = [tuple(left)] if together and left else [(seed,) for seed in left]
@@ -256,17 +284,17 @@ class _Planner:
 
     def find(self, variant: str, seed: int, found: str, part: JobPart) -> Record | None:
         assert part != "probe"
-        return self.store.find(paper=self.entry.slug, variant=variant, seed=seed, key=found, part=part)
+        return self.store.find(
+            paper=self.entry.slug, variant=variant, seed=seed, key=found, part=part
+        )
 
-    def keys(
-        self, variant: Variant, part: JobPart, baseline: str | None = None
-    ) -> Callable[[int], tuple[str, dict[str, str]]]:
+    def keys(self, variant: Variant, part: JobPart, baseline: str | None = None) -> KeyOf:
         return current_keys(
             self.entry,
             variant,
             part,
             overrides=self.request.overrides,
-            model=self.model,
+            model=self.request.model,
             baseline=baseline,
         )
 
@@ -275,7 +303,7 @@ class _Planner:
         variant: Variant,
         seeds: tuple[int, ...],
         part: JobPart,
-        keys: Callable[[int], tuple[str, dict[str, str]]],
+        keys: KeyOf,
         **more: Any,
     ) -> Job:
         pairs = [keys(seed) for seed in seeds]
@@ -295,7 +323,7 @@ class _Planner:
         )
 
     def baselines(self, chosen: Sequence[Claim]) -> list[Planned]:
-        """Every baseline on the data of each task that a scored metric of the chosen claims is measured on."""
+        """Every baseline on each dataset and scored metric of the chosen claims."""
         if not self.request.baselines:
             return []
         from baselines import BASELINES
@@ -318,7 +346,8 @@ class _Planner:
             seeds=seeds,
             cached=tuple(cached),
             jobs=tuple(
-                self.job(variant, (seed,), "baseline", keys, baseline=(name, metric.name)) for seed in left
+                self.job(variant, (seed,), "baseline", keys, baseline=(name, metric.name))
+                for seed in left
             ),
         )
 
@@ -351,7 +380,9 @@ class _Planner:
         """Short tries, remembered by machine and key."""
         path = self.request.root / "probes.json"
         kept = _read_probes(path)
-        label = {v: f"{environment()['cpu']}/{j.device}/{j.batch}/{j.keys[0]}" for v, j in jobs.items()}
+        label = {
+            v: f"{environment()['cpu']}/{j.device}/{j.batch}/{j.keys[0]}" for v, j in jobs.items()
+        }
         fresh = {v: job for v, job in jobs.items() if label[v] not in kept}
         results = self.run_probes(list(fresh.values()))
         for variant, job in fresh.items():
@@ -366,7 +397,9 @@ class _Planner:
             return {}
         from reimpl.engines import choose_workers
 
-        workers = choose_workers(jobs, memory_mb=self.claims.paper.memory_mb, asked=self.request.workers)
+        workers = choose_workers(
+            jobs, memory_mb=self.claims.paper.memory_mb, asked=self.request.workers
+        )
         found = {}
         for event in _engine(self.request, jobs, workers):
             if event.kind == "refused":
@@ -376,7 +409,7 @@ class _Planner:
         return found
 
     def known(self, planned: Planned) -> tuple[float, str] | None:
-        """Seconds of one seed by earlier runs: of this key, of this variant here, of the committed records."""
+        """Seconds of one seed by earlier runs: of this key, of this variant, of other machines."""
         name = planned.variant
         times = [r.wall_s for r in planned.cached]
         if not times:
@@ -407,7 +440,10 @@ class _Planner:
         if known is None and probe is not None and probe.seconds:
             share = probe.seconds / (len(planned.jobs[0].seeds))
             return replace(
-                planned, seconds=share * count, basis="a short probe here", memory_mb=probe.memory_mb
+                planned,
+                seconds=share * count,
+                basis="a short probe here",
+                memory_mb=probe.memory_mb,
             )
         if known is None and planned.part == "baseline":
             from reimpl.jobs import BASELINE_SECONDS
@@ -426,7 +462,10 @@ def _read_probes(path: Path) -> dict[str, Probe]:
 
 
 def _write_probes(path: Path, probes: Mapping[str, Probe]) -> None:
-    table = {k: {"seconds": p.seconds, "memory_mb": p.memory_mb, "flops": p.flops} for k, p in probes.items()}
+    table = {
+        k: {"seconds": p.seconds, "memory_mb": p.memory_mb, "flops": p.flops}
+        for k, p in probes.items()
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.tmp")
@@ -455,14 +494,15 @@ def current_keys(
     part: JobPart,
     *,
     overrides: Mapping[str, Scalar] | None = None,
-    model: Path | None = None,
+    model: str | None = None,
     baseline: str | None = None,
-) -> Callable[[int], tuple[str, dict[str, str]]]:
+) -> KeyOf:
     """Seed → key and its parts, for the code and claims as they are now."""
     from reimpl import data
 
     assert part != "probe"
     chosen = dict(overrides or {})
+    file = Path(model.partition(":")[0]) if model else None
     parts = key_parts(
         claims=entry.claims,
         variant=apply_overrides(entry.claims, variant, chosen),
@@ -470,9 +510,11 @@ def current_keys(
         part=part,
         overrides=chosen,
         folder=entry.folder,
-        model_file=_baselines_folder() if baseline else model,
+        model_file=_baselines_folder() if baseline else file,
         data=data.declared(entry.claims.sources) if entry.claims.sources else "",
     )
+    if model:
+        parts["model"] += " " + model.partition(":")[2]
     if baseline:
         parts["baseline"] = baseline
 
@@ -494,7 +536,11 @@ def _baselines_folder() -> Path:
 
 
 def reproduce(
-    request: Request, *, watch: Watch = lambda _event: None, planned: Plan | None = None, say: Callable[[str], None] = lambda _line: None
+    request: Request,
+    *,
+    watch: Watch = lambda _event: None,
+    planned: Plan | None = None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> Result:
     """Run what is not yet recorded, then judge.
 
@@ -513,7 +559,9 @@ def reproduce(
     mode = check_mode(request.wandb)
     plan_ = planned or plan(request, estimate=False)
     jobs = plan_.jobs
-    workers = choose_workers(jobs, memory_mb=plan_.entry.claims.paper.memory_mb, asked=request.workers)
+    workers = choose_workers(
+        jobs, memory_mb=plan_.entry.claims.paper.memory_mb, asked=request.workers
+    )
     with Tracker(request.root, mode, say=say) as tracker:
         mirror = _Mirror(tracker, plan_.entry, request)
         fresh: list[Record] = []
@@ -546,7 +594,9 @@ def _engine(request: Request, jobs: Sequence[Job], workers: int) -> Iterable[Any
     return processes.run(jobs, workers=workers)
 
 
-def _judged(entry: Entry, request: Request, *, altered: Sequence[Record], fresh: Sequence[Record]) -> Result:
+def _judged(
+    entry: Entry, request: Request, *, altered: Sequence[Record], fresh: Sequence[Record]
+) -> Result:
     if request.altered:
         ok = tuple(record for record in altered if record.status == "ok")
         return Result(entry=entry, verdicts=(), evidence=Evidence(records=ok), fresh=tuple(fresh))
@@ -571,7 +621,7 @@ def judged(entry: Entry, root: Path) -> Result:
 
 
 def gather(entry: Entry, root: Path) -> Evidence:
-    """This machine's records of the current code; the committed ones for variants that were not run here."""
+    """This machine's records of the current code; committed ones for variants not run here."""
     found = Store(root).read(entry.slug)
     current = _Current(entry)
     mine = [record for record in found.ok if current.is_current(record)]
@@ -594,13 +644,13 @@ def gather(entry: Entry, root: Path) -> Evidence:
 
 
 class _Current:
-    """Knows the keys that records have when they are made by the code and claims as they are now."""
+    """Knows the keys that the code and claims give as they are now."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.keys: dict[tuple[str, str, str], Callable[[int], tuple[str, dict[str, str]]] | None] = {}
+        self.keys: dict[tuple[str, str, str], KeyOf | None] = {}
 
-    def _keys(self, record: Record) -> Callable[[int], tuple[str, dict[str, str]]] | None:
+    def _keys(self, record: Record) -> KeyOf | None:
         baseline = record.key_parts.get("baseline", "") if record.part == "baseline" else ""
         place = (record.part, record.variant, baseline)
         if place not in self.keys:
@@ -673,17 +723,19 @@ def promote(entry: Entry, root: Path) -> Evidence:
     """Write this machine's current records to the paper's `measured.jsonl`; others there stay.
 
     Raises:
-        RequestError: there is nothing to promote, or a record was made by code that is not committed.
+        RequestError: nothing to promote, or a record was made by code that is not committed.
     """
     evidence = gather(entry, root)
     if "local" not in evidence.where.values():
-        raise RequestError(f"{entry.slug}: no records here of the current code; run `reimpl reproduce` first")
+        raise RequestError(
+            f"{entry.slug}: no records here of the current code; run `reimpl reproduce` first"
+        )
     dirty = [r for r in evidence.records if r.environment.get("git_dirty")]
     if dirty:
         first = dirty[0]
         raise RequestError(
-            f"{entry.slug}: {len(dirty)} records, the first of {first.variant} seed {first.seed}, were made by code "
-            "that was not committed; commit it and run `reimpl reproduce --force`"
+            f"{entry.slug}: {len(dirty)} records ({first.variant}, seed {first.seed}, …) were made "
+            "by code that was not committed; commit it and run `reimpl reproduce --force`"
         )
     vectorised = {v.id for v in entry.claims.variants.values() if v.vectorised}
     write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=vectorised)
@@ -722,16 +774,31 @@ class _Mirror:
         if len(job.seeds) > 1:
             self.tracker.batch(handle, seeds=job.seeds, **common)
         else:
-            self.tracker.start(handle, seed=job.seeds[0], **common)
+            self.tracker.start(handle, seed=next(iter(job.seeds)), **common)
 
     def _config(self, job: Job) -> dict[str, Any]:
-        variant = apply_overrides(self.entry.claims, self.entry.claims.variant(job.variant), job.overrides)
+        variant = apply_overrides(
+            self.entry.claims, self.entry.claims.variant(job.variant), job.overrides
+        )
         recipe = variant.recipe
         settings: dict[str, Any] = dict(variant.settings)
         if recipe is not None:
-            names = ("epochs", "batch_size", "optimiser", "lr", "momentum", "weight_decay", "shrink")
+            names = (
+                "epochs",
+                "batch_size",
+                "optimiser",
+                "lr",
+                "momentum",
+                "weight_decay",
+                "shrink",
+            )
             settings |= {name: getattr(recipe, name) for name in names}
-        return {**settings, "overrides": dict(job.overrides), "model": job.model, "key": job.keys[0]}
+        return {
+            **settings,
+            "overrides": dict(job.overrides),
+            "model": job.model,
+            "key": job.keys[0],
+        }
 
     def _finish(self, job: Job, handle: str, records: Sequence[Record]) -> None:
         if len(job.seeds) == 1:
@@ -744,7 +811,9 @@ class _Mirror:
         self.tracker.finish_batch(
             handle,
             measured={record.seed: record.measurements for record in ok},
-            errors={record.seed: record.error or "" for record in records if record.status == "error"},
+            errors={
+                record.seed: record.error or "" for record in records if record.status == "error"
+            },
             curves=mean_curves(ok),
         )
 
@@ -777,6 +846,8 @@ def mean_curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]
             for step, value in curve:
                 columns.setdefault(name, {}).setdefault(step, []).append(value)
     return {
-        name: [(step, sum(v) / len(v)) for step, v in sorted(points.items()) if len(v) == len(records)]
+        name: [
+            (step, sum(v) / len(v)) for step, v in sorted(points.items()) if len(v) == len(records)
+        ]
         for name, points in columns.items()
     }

@@ -1,7 +1,8 @@
 """Training one run by its variant's recipe; the only module that knows Lightning.
 
-Lightning brings device, precision and strategy. A training is handed to it in blocks of a hundred optimiser steps,
-because its bookkeeping costs as much as a step of a small network; within a block runs a plain loop.
+Lightning brings device, precision and strategy. A training is handed to it in blocks of a hundred
+optimiser steps, because its bookkeeping costs as much as a step of a small network; within a block
+runs a plain loop.
 """
 
 import logging
@@ -39,7 +40,7 @@ def train(
     """
     import pytorch_lightning as lightning
 
-    trainee = _trainee(lightning.LightningModule)(paper, variant, context, metrics)
+    loop = _Loop(paper, variant, context, metrics)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -52,10 +53,11 @@ def train(
             barebones=True,
         )
         try:
-            trainer.fit(trainee, DataLoader(_Blocks(trainee.step, trainee.steps), batch_size=None))
+            blocks = DataLoader(_Blocks(loop), batch_size=None)
+            trainer.fit(_module(lightning.LightningModule, loop), blocks)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-    return trainee.outcome()
+    return loop.outcome()
 
 
 def probe(
@@ -67,17 +69,16 @@ def probe(
     seconds: float,
 ) -> tuple[float, float]:
     """Seconds and floating-point operations of a whole training, from a moment of it."""
-    trainee = _trainee(torch.nn.Module)(paper, variant, context, metrics)
-    flops = count_flops(paper, trainee.model, trainee.batch_at(0)) * trainee.steps
-    rows = {name: tuple(t[:PROBE_ROWS] for t in batch) for name, batch in trainee.splits.items()}
+    loop = _Loop(paper, variant, context, metrics)
+    rows = {name: tuple(t[:PROBE_ROWS] for t in batch) for name, batch in loop.splits.items()}
     began = time.perf_counter()
-    evaluate(paper, trainee.model, rows, metrics)
+    evaluate(paper, loop.model, rows, metrics)
     seen = sum(len(batch[0]) for batch in rows.values())
-    every = sum(len(batch[0]) for batch in trainee.splits.values())
+    every = sum(len(batch[0]) for batch in loop.splits.values())
     evaluation = (time.perf_counter() - began) * every / max(seen, 1)
-    step = timed(trainee.one_step, steps=trainee.steps, seconds=seconds)
-    times = trainee.recipe.epochs // trainee.recipe.evaluate + 1
-    return step * trainee.steps + evaluation * times, flops
+    step = timed(loop.one_step, steps=loop.steps, seconds=seconds)
+    times = loop.recipe.epochs // loop.recipe.evaluate + 1
+    return step * loop.steps + evaluation * times, loop.flops
 
 
 def timed(one_step: Callable[[int], Any], *, steps: int, seconds: float) -> float:
@@ -95,7 +96,8 @@ def build_model(paper: Paper, variant: Variant, context: RunContext) -> nn.Modul
     """The network with initial weights from the `init` stream; later draws come from `noise`."""
     if paper.model is None or paper.data is None or paper.loss is None or paper.metrics is None:
         raise PaperError(
-            f"{paper.slug}: variant '{variant.id}' has no `fit`, so the paper needs model, data, loss and metrics"
+            f"{paper.slug}: variant '{variant.id}' has no `fit`, so the paper needs model, data, "
+            "loss and metrics"
         )
     torch.manual_seed(context.seeds.integer("init"))
     model = paper.model(variant)
@@ -110,7 +112,9 @@ def recipe_of(variant: Variant) -> Recipe:
         PaperError: it has none, and no `fit` either.
     """
     if variant.recipe is None:
-        raise PaperError(f"variant '{variant.id}' has neither a recipe (epochs, batch_size, lr) nor a `fit`")
+        raise PaperError(
+            f"variant '{variant.id}' has neither a recipe (epochs, batch_size, lr) nor a `fit`"
+        )
     return variant.recipe
 
 
@@ -143,7 +147,10 @@ def evaluate(
         sums: dict[str, Tensor] = {}
         for rows in zip(*(tensor.split(EVALUATION_ROWS) for tensor in batch), strict=True):
             for name, value in _metrics(paper, model, rows).items():
-                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.sum().double().cpu()
+                sums[name] = (
+                    sums.get(name, torch.zeros((), dtype=torch.float64))
+                    + value.sum().double().cpu()
+                )
         mean = {f"{split}/{name}": float(total) / len(batch[0]) for name, total in sums.items()}
         values |= {name: value for name, value in mean.items() if name in metrics}
     model.train()
@@ -155,137 +162,152 @@ def _metrics(paper: Paper, model: nn.Module, batch: Batch) -> Mapping[str, Tenso
     return paper.metrics(model, paper.prepare(batch) if paper.prepare else batch)
 
 
+class _Loop:
+    """The training of one network; knows torch, not Lightning."""
+
+    def __init__(
+        self, paper: Paper, variant: Variant, context: RunContext, metrics: Mapping[str, Metric]
+    ) -> None:
+        assert paper.loss is not None
+        self.paper, self.context, self.metrics = paper, context, metrics
+        self.loss = paper.loss
+        self.recipe = recipe_of(variant)
+        self.model = build_model(paper, variant, context).to(context.device)
+        self.rows = tuple(t.to(context.device) for t in context.data.train)
+        self.splits = {
+            name: tuple(t.to(context.device) for t in batch)
+            for name, batch in measured_splits(metrics, context.data).items()
+        }
+        size = self.recipe.batch_size
+        self.batch = len(self.rows[0]) if size == "full" else size
+        self.per_epoch = -(-len(self.rows[0]) // self.batch)
+        self.steps = self.per_epoch * self.recipe.epochs
+        self.moments = Moments(self.recipe.epochs, self.recipe.evaluate)
+        self.targets = Targets(metrics, 1)
+        self.order: Tensor | None = None
+        self.last: dict[str, float] = {}
+        self.optimiser = optimiser.build(self.model.parameters(), self.recipe)
+        self.phases = optimiser.Phases(self.recipe, self.optimiser)
+        self.flops = count_flops(paper, self.model, self.batch_at(0)) * self.steps
+        self.step = 0
+
+    def begin(self) -> None:
+        """Go on from the checkpoint, or measure the untrained network."""
+        state = self.context.resume()
+        if state is None:
+            self.measure(0)
+            return
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.targets.first, self.last = state["targets"], state["last"]
+        torch.set_rng_state(state["rng"].cpu())
+        self.order = None  # of the epoch that the checkpoint lies in
+
+    def block(self, begin: int, end: int, backward: Callable[[Tensor], None]) -> None:
+        """The steps from `begin` up to `end`, with the evaluations that fall due."""
+        losses: list[Tensor] = []
+        for step in range(begin, end):
+            losses.append(self.one_step(step, backward))
+            epoch, rest = divmod(step + 1, self.per_epoch)
+            if rest == 0 and self.moments.due(epoch):
+                self.measure(epoch)
+        self.guard(begin, losses)
+        self.step = end
+        self.context.progress(end, self.steps, **self.last)
+        self.context.checkpoint(self.state())
+
+    def one_step(self, step: int, backward: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
+        batch = self.batch_at(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.loss(self.model, batch)
+        backward(loss)
+        if self.recipe.clip is not None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            optimiser.clip(gradients, self.recipe.clip, stacked=False)
+        self.optimiser.step()
+        if self.phases.shrink:
+            optimiser.shrink(self.model.parameters(), self.phases.shrink)
+        return loss.detach()
+
+    def batch_at(self, step: int) -> Batch:
+        """The step's rows, prepared; the order of an epoch is drawn from its own stream."""
+        epoch, place = divmod(step, self.per_epoch)
+        if place == 0 or self.order is None:
+            self.phases.enter(epoch)
+            if self.recipe.batch_size != "full":
+                order = self.context.seeds.torch("order", epoch)
+                drawn = torch.randperm(len(self.rows[0]), generator=order)
+                self.order = drawn.to(self.context.device)
+        rows = self.rows
+        if self.order is not None:
+            chosen = self.order[place * self.batch : (place + 1) * self.batch]
+            rows = tuple(t[chosen] for t in self.rows)
+        return self.paper.prepare(rows) if self.paper.prepare else rows
+
+    def measure(self, epoch: int) -> None:
+        self.last = evaluate(self.paper, self.model, self.splits, self.metrics)
+        self.targets.see(epoch, {k: torch.tensor([v]) for k, v in self.last.items()})
+        if self.moments.keep(epoch):
+            self.context.curve(epoch, self.last)
+
+    def guard(self, begin: int, losses: list[Tensor]) -> None:
+        """Looked at once a block, because looking makes a GPU wait."""
+        finite = torch.isfinite(torch.stack(losses))
+        if not bool(finite.all()):
+            place = int((~finite).int().argmax())
+            value = float(losses[place])
+            raise DivergenceError(
+                f"the loss became {value} at step {begin + place + 1} of {self.steps}"
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "targets": self.targets.first,
+            "last": self.last,
+            "rng": torch.get_rng_state(),
+        }
+
+    def outcome(self) -> Outcome:
+        self.model.eval()
+        more = self.paper.inspect(self.model, self.context.data) if self.paper.inspect else {}
+        return Outcome(
+            measurements={**self.last, **self.targets.measurements(0), **more},
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            flops=self.flops,
+        )
+
+
+def _module(base: type, loop: _Loop) -> Any:
+    """The loop as Lightning wants it; made here so that Lightning loads only for training."""
+
+    class Trainee(base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.model = loop.model
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return loop.optimiser
+
+        def on_fit_start(self) -> None:
+            loop.begin()
+
+        def training_step(self, block: tuple[int, int], _index: int) -> None:
+            loop.block(*block, self.manual_backward)
+
+    return Trainee()
+
+
 class _Blocks(IterableDataset[tuple[int, int]]):
     """The steps that are left, in blocks (first, one past the last)."""
 
-    def __init__(self, first: int, steps: int) -> None:
-        self.first, self.steps = first, steps
+    def __init__(self, loop: _Loop) -> None:
+        self.loop = loop
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for begin in range(self.first, self.steps, BLOCK):
-            yield begin, min(begin + BLOCK, self.steps)
-
-
-def _trainee(base: type) -> Any:
-    """The Lightning module; made here so that Lightning loads only when something trains."""
-
-    class Trainee(base):
-        def __init__(
-            self, paper: Paper, variant: Variant, context: RunContext, metrics: Mapping[str, Metric]
-        ) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-            self.probing = base is nn.Module  # no trainer around it
-            self.paper, self.context, self.metrics = paper, context, metrics
-            self.recipe = recipe_of(variant)
-            self.model = build_model(paper, variant, context)
-            self.rows = tuple(t.to(context.device) for t in context.data.train)
-            self.splits = {
-                name: tuple(t.to(context.device) for t in batch)
-                for name, batch in measured_splits(metrics, context.data).items()
-            }
-            size = self.recipe.batch_size
-            self.batch = len(self.rows[0]) if size == "full" else size
-            self.per_epoch = -(-len(self.rows[0]) // self.batch)
-            self.steps = self.per_epoch * self.recipe.epochs
-            self.moments = Moments(self.recipe.epochs, self.recipe.evaluate)
-            self.targets = Targets(metrics, 1)
-            self.order: Tensor | None = None
-            self.last: dict[str, float] = {}
-            self.optimiser = optimiser.build(self.model.parameters(), self.recipe)
-            self.phases = optimiser.Phases(self.recipe, self.optimiser)
-            self.step = 0
-            self.restore()
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return self.optimiser
-
-        def on_fit_start(self) -> None:
-            batch = self.batch_at(0)
-            self.flops = count_flops(self.paper, self.model, batch) * self.steps
-            if self.step == 0:
-                self.measure(0)
-
-        def training_step(self, block: tuple[int, int], _index: int) -> None:
-            begin, end = block
-            losses: list[Tensor] = []
-            for step in range(begin, end):
-                losses.append(self.one_step(step))
-                epoch, rest = divmod(step + 1, self.per_epoch)
-                if rest == 0 and self.moments.due(epoch):
-                    self.measure(epoch)
-            self.guard(begin, losses)
-            self.step = end
-            self.context.progress(end, self.steps, **self.last)
-            self.context.checkpoint(self.state())
-
-        def one_step(self, step: int) -> Tensor:
-            batch = self.batch_at(step)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss = self.paper.loss(self.model, batch)
-            loss.backward() if self.probing else self.manual_backward(loss)
-            if self.recipe.clip is not None:
-                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-                optimiser.clip(gradients, self.recipe.clip, stacked=False)
-            self.optimiser.step()
-            if self.phases.shrink:
-                optimiser.shrink(self.model.parameters(), self.phases.shrink)
-            return loss.detach()
-
-        def batch_at(self, step: int) -> Batch:
-            epoch, place = divmod(step, self.per_epoch)
-            if place == 0 or self.order is None:
-                self.phases.enter(epoch)
-                if self.recipe.batch_size != "full":
-                    order = self.context.seeds.torch("order", epoch)
-                    self.order = torch.randperm(len(self.rows[0]), generator=order).to(self.context.device)
-            rows = self.rows
-            if self.order is not None:
-                chosen = self.order[place * self.batch : (place + 1) * self.batch]
-                rows = tuple(t[chosen] for t in self.rows)
-            return self.paper.prepare(rows) if self.paper.prepare else rows
-
-        def measure(self, epoch: int) -> None:
-            self.last = evaluate(self.paper, self.model, self.splits, self.metrics)
-            self.targets.see(epoch, {k: torch.tensor([v]) for k, v in self.last.items()})
-            if self.moments.keep(epoch):
-                self.context.curve(epoch, self.last)
-
-        def guard(self, begin: int, losses: list[Tensor]) -> None:
-            finite = torch.isfinite(torch.stack(losses))
-            if not bool(finite.all()):
-                step = begin + int((~finite).int().argmax())
-                raise DivergenceError(
-                    f"the loss became {float(losses[step - begin])} at step {step + 1} of {self.steps}"
-                )
-
-        def state(self) -> dict[str, Any]:
-            return {
-                "step": self.step,
-                "model": self.model.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "targets": self.targets.first,
-                "last": self.last,
-                "rng": torch.get_rng_state(),
-            }
-
-        def restore(self) -> None:
-            state = self.context.resume()
-            if state is None:
-                return
-            self.step = state["step"]
-            self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.targets.first, self.last = state["targets"], state["last"]
-            torch.set_rng_state(state["rng"].cpu())
-
-        def outcome(self) -> Outcome:
-            more = self.paper.inspect(self.model, self.context.data) if self.paper.inspect else {}
-            parameters = sum(p.numel() for p in self.model.parameters())
-            return Outcome(
-                measurements={**self.last, **self.targets.measurements(0), **more},
-                parameters=parameters,
-                flops=self.flops,
-            )
-
-    return Trainee
+        for begin in range(self.loop.step, self.loop.steps, BLOCK):
+            yield begin, min(begin + BLOCK, self.loop.steps)

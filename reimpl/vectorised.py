@@ -1,8 +1,10 @@
-"""Many seeds of one variant trained as one batch, for papers whose variants say they can (`vectorised = true`).
+"""Many seeds of one variant trained as one batch, for variants that say `vectorised = true`.
 
-Parameters are stacked along a new first axis (`torch.func.stack_module_state`), gradients come from `vmap`, and the
-step is traced once (`make_fx`) so that a network of a few dozen weights does not spend its time in Python. Every seed
-gets its own initial weights, data order and split; the numbers equal one-by-one runs to float tolerance.
+Parameters are stacked along a new first axis (`torch.func.stack_module_state`), gradients come from
+`vmap`, and the step is traced once (`make_fx`) so that a network of a few dozen weights does not
+spend its time in Python. Every seed gets its own initial weights, data order and split; the numbers
+equal one-by-one runs to float tolerance. A network that draws random numbers as it trains (dropout)
+would share its draws among the seeds, so such a variant stays one by one.
 
 Shapes: S seeds, N examples, B examples of a step.
 """
@@ -20,7 +22,7 @@ from reimpl import optimiser
 from reimpl.claims import Metric, Variant
 from reimpl.context import Moments, Outcome, RunContext, Targets
 from reimpl.errors import DivergenceError
-from reimpl.paper import Batch, Data, Paper
+from reimpl.paper import Batch, Paper
 from reimpl.training import build_model, count_flops, measured_splits, recipe_of, timed
 
 Stacked = dict[str, Tensor]
@@ -51,7 +53,7 @@ def probe(
 
 
 class _Remember(nn.Module):
-    """A network that does not compute the same output twice: loss and metrics share one forward pass."""
+    """Computes no output twice, so that loss and metrics share one forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -60,7 +62,9 @@ class _Remember(nn.Module):
         self.output: Any = None
 
     def forward(self, *inputs: Tensor) -> Any:
-        if len(inputs) != len(self.given) or any(a is not b for a, b in zip(inputs, self.given, strict=True)):
+        if len(inputs) != len(self.given) or any(
+            a is not b for a, b in zip(inputs, self.given, strict=True)
+        ):
             self.given, self.output = inputs, self.model(*inputs)
         return self.output
 
@@ -73,7 +77,8 @@ class _Objective(nn.Module):
         self.paper, self.model, self.with_metrics = paper, model, with_metrics
 
     def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        assert self.paper.loss is not None and self.paper.metrics is not None
+        assert self.paper.loss is not None
+        assert self.paper.metrics is not None
         batch = self.paper.prepare(batch) if self.paper.prepare else batch
         model = _Remember(self.model)
         loss = self.paper.loss(model, batch)
@@ -121,7 +126,9 @@ class _Batch:
     def train(self) -> list[Outcome | DivergenceError]:
         """Run to the last epoch and read every seed off."""
         self._restore()
-        self.flops = count_flops(self.paper, deepcopy(self.single), self._one(self._batch_at(self.step))[0])
+        self.flops = count_flops(
+            self.paper, deepcopy(self.single), self._one(self._batch_at(self.step))[0]
+        )
         for step in range(self.step, self.steps):
             self._one_step(step)
             if (step + 1) % PROGRESS_EVERY == 0 or step + 1 == self.steps:
@@ -136,7 +143,9 @@ class _Batch:
         due = place == 0 and self.moments.due(epoch)
         # With the full batch the forward pass of the step is the evaluation of the training split.
         free = due and self.recipe.batch_size == "full"
-        gradients, (_, means) = self._traced(with_metrics=free, batch=batch)(self.params, self.buffers, batch)
+        gradients, (_, means) = self._traced(with_metrics=free, batch=batch)(
+            self.params, self.buffers, batch
+        )
         if due:
             self._measure(epoch, {f"train/{name}": value for name, value in means.items()})
         for name, parameter in self.params.items():
@@ -148,13 +157,15 @@ class _Batch:
             optimiser.shrink(self.params.values(), self.phases.shrink)
 
     def _traced(self, *, with_metrics: bool, batch: Batch) -> Callable[..., Any]:
-        """Gradients, loss (S,) and metric means (S,) as one traced graph per shape of batch."""
+        """Gradients, loss (S,) and metric means (S,): one traced graph per shape of batch."""
         signature = (with_metrics, batch[0].shape)
         if signature not in self.traced:
             objective = _Objective(self.paper, self.single, with_metrics=with_metrics)
             axis = 0 if self._stacked_batch else None
 
-            def one(params: Stacked, buffers: Stacked, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+            def one(
+                params: Stacked, buffers: Stacked, batch: Batch
+            ) -> tuple[Tensor, Mapping[str, Tensor]]:
                 named = {f"model.{k}": v for k, v in {**params, **buffers}.items()}
                 return functional_call(objective, named, (batch,))
 
@@ -162,7 +173,9 @@ class _Batch:
             plain = {k: p.detach() for k, p in self.params.items()}
             self.traced[signature] = make_fx(every)(plain, self.buffers, batch)
         traced = self.traced[signature]
-        return lambda params, buffers, batch: traced({k: p.detach() for k, p in params.items()}, buffers, batch)
+        return lambda params, buffers, batch: traced(
+            {k: p.detach() for k, p in params.items()}, buffers, batch
+        )
 
     @torch.no_grad()
     def _measure(self, epoch: int, known: Mapping[str, Tensor]) -> None:
@@ -174,7 +187,9 @@ class _Batch:
             if split == "train" and not self._wanted("train"):
                 continue
             _, means = self._evaluate(rows, shared=self.shared[split])
-            values |= {f"{split}/{k}": v for k, v in means.items() if f"{split}/{k}" in self.metrics}
+            values |= {
+                f"{split}/{k}": v for k, v in means.items() if f"{split}/{k}" in self.metrics
+            }
         self.last = values
         self.targets.see(epoch, values)
         if self.moments.keep(epoch):
@@ -186,7 +201,9 @@ class _Batch:
     def _evaluate(self, rows: Batch, *, shared: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
         objective = _Objective(self.paper, self.single, with_metrics=True)
 
-        def one(params: Stacked, buffers: Stacked, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        def one(
+            params: Stacked, buffers: Stacked, batch: Batch
+        ) -> tuple[Tensor, Mapping[str, Tensor]]:
             named = {f"model.{k}": v for k, v in {**params, **buffers}.items()}
             return functional_call(objective, named, (batch,))
 
@@ -197,16 +214,23 @@ class _Batch:
             if place in self.lost:
                 continue
             try:
-                context.curve(epoch, {name: float(value[place]) for name, value in self.last.items()})
+                context.curve(
+                    epoch, {name: float(value[place]) for name, value in self.last.items()}
+                )
             except DivergenceError as error:
                 self.lost[place] = error
 
     def _look(self) -> None:
         """Progress, seeds that went NaN, checkpoint."""
-        finite = torch.stack([p.detach().flatten(1).isfinite().all(1) for p in self.params.values()]).all(0)
+        finite = torch.stack(
+            [p.detach().flatten(1).isfinite().all(1) for p in self.params.values()]
+        ).all(0)
         for place in (~finite).nonzero().flatten().tolist():
             self.lost.setdefault(
-                place, DivergenceError(f"a weight became NaN or infinite by step {self.step} of {self.steps}")
+                place,
+                DivergenceError(
+                    f"a weight became NaN or infinite by step {self.step} of {self.steps}"
+                ),
             )
         shown = {name: float(value.nanmean()) for name, value in self.last.items()}
         self.contexts[0].progress(self.step, self.steps, **shown)
@@ -214,7 +238,9 @@ class _Batch:
 
     def _outcome(self, place: int) -> Outcome:
         model = deepcopy(self.single)
-        model.load_state_dict({k: v[place].detach() for k, v in {**self.params, **self.buffers}.items()})
+        model.load_state_dict(
+            {k: v[place].detach() for k, v in {**self.params, **self.buffers}.items()}
+        )
         model.eval()
         context = self.contexts[place]
         more = self.paper.inspect(model, context.data) if self.paper.inspect else {}
@@ -252,7 +278,8 @@ class _Batch:
             self.phases.enter(epoch)
             if self.recipe.batch_size != "full":
                 orders = [
-                    torch.randperm(self.examples, generator=c.seeds.torch("order", epoch)) for c in self.contexts
+                    torch.randperm(self.examples, generator=c.seeds.torch("order", epoch))
+                    for c in self.contexts
                 ]
                 self.order = torch.stack(orders).to(self.device)  # (S, N)
         if self.order is None:

@@ -41,7 +41,8 @@ def one_by_one(
     paper: Paper, variant: Variant, metrics: Mapping[str, Metric], seeds: Sequence[int]
 ) -> list[Outcome]:
     return [
-        training.train(paper, variant, start(paper, variant, seed), metrics=metrics) for seed in seeds
+        training.train(paper, variant, start(paper, variant, seed), metrics=metrics)
+        for seed in seeds
     ]
 
 
@@ -152,7 +153,9 @@ def test_a_loss_that_becomes_nan_names_the_step(entry: Entry) -> None:
     def wrong(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return right(model, batch) * (math.nan if calls > 38 else 1.0)  # the first call counts FLOPs
+        return right(model, batch) * (
+            math.nan if calls > 38 else 1.0
+        )  # the first call counts FLOPs
 
     variant = entry.claims.variant("two-inputs")
     with pytest.raises(DivergenceError, match="the loss became nan at step 38 of 200"):
@@ -200,7 +203,16 @@ def test_long_curves_are_thinned_but_keep_their_ends() -> None:
 
 def test_a_short_curve_keeps_every_evaluation() -> None:
     moments = Moments(20, 3)
-    assert [e for e in range(21) if moments.due(e) and moments.keep(e)] == [0, 3, 6, 9, 12, 15, 18, 20]
+    assert [e for e in range(21) if moments.due(e) and moments.keep(e)] == [
+        0,
+        3,
+        6,
+        9,
+        12,
+        15,
+        18,
+        20,
+    ]
 
 
 def test_axes_of_a_seed_are_independent_streams() -> None:

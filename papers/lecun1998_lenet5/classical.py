@@ -53,9 +53,8 @@ def fit_knn(variant: Variant, context: Context) -> Measurements:
     X, D = _pixels(context.data.train), context.data.train[1]
     answers = []
     for done, rows in enumerate(_pixels(_test(context)).split(ROWS)):
-        near = D[
-            distances(rows, X).topk(variant["k"], dim=1, largest=False).indices
-        ]  # (N, k), nearest first
+        nearest = distances(rows, X).topk(variant["k"], dim=1, largest=False).indices
+        near = D[nearest]  # (N, k)
         votes = (near[:, :, None] == near[:, None, :]).sum(2)
         answers.append(near.gather(1, votes.argmax(1, keepdim=True))[:, 0])
         context.progress(done + 1, 10)
@@ -67,14 +66,8 @@ def fit_svm(variant: Variant, context: Context) -> Measurements:
     from sklearn.svm import SVC
 
     X, D = _pixels(context.data.train), context.data.train[1]
-    machine = SVC(
-        kernel="poly",
-        degree=variant["degree"],
-        coef0=variant["offset"],
-        C=variant["C"],
-        cache_size=1000,
-    )
-    machine.fit(X.numpy(), D.numpy())
+    constants = {"degree": variant["degree"], "coef0": variant["offset"], "C": variant["C"]}
+    machine = SVC(kernel="poly", **constants, cache_size=1000).fit(X.numpy(), D.numpy())
     context.progress(1, 2)
     answers = torch.from_numpy(machine.predict(_pixels(_test(context)).numpy()))
     return {"test/error": _error(answers, _test(context)[1])}

@@ -33,9 +33,7 @@ def _split(columns: Mapping[str, Any], wanted: str) -> tuple[Tensor, Tensor]:
     match wanted:
         case "28x28":
             return X, D
-        case (
-            "32x32"
-        ):  # centred in a larger field, so that strokes reach the middle of C1's fields (sec. II-B)
+        case "32x32":  # so that the ends of strokes reach the middle of a field of C1 (sec. II-B)
             return functional.pad(X, (2, 2, 2, 2)), D
         case "16x16":
             return _smaller(X), D
@@ -45,8 +43,6 @@ def _split(columns: Mapping[str, Any], wanted: str) -> tuple[Tensor, Tensor]:
 
 def _smaller(X: Tensor) -> Tensor:
     """Digits of about 16x16 in a field of 28x28, for LeNet-1 (sec. III-C.7, gap "lenet1-input")."""
-    small = [
-        functional.interpolate(x[:, None].float(), size=22, mode="area")[:, 0]
-        for x in X.split(10_000)
-    ]
-    return functional.pad(torch.cat(small).round().byte(), (3, 3, 3, 3))
+    parts = (x[:, None].float() for x in X.split(10_000))  # all at once would take a gigabyte
+    small = torch.cat([functional.interpolate(x, size=22, mode="area")[:, 0] for x in parts])
+    return functional.pad(small.round().byte(), (3, 3, 3, 3))

@@ -1,4 +1,4 @@
-"""Engines: they take jobs and yield what happens to them. `processes` packs them; `inprocess` is for debugging."""
+"""Engines take jobs and yield what happens: `processes` packs, `inprocess` is for debugging."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ class Event:
     """Something that happened to a job."""
 
     kind: Literal["started", "progress", "point", "done", "lost", "refused"]
-    """`done` carries the result, `lost` why its process died for good, `refused` a `ReimplError`."""
+    """`done` carries the result, `lost` why its process died, `refused` a `ReimplError`."""
     job: Job
     contents: Mapping[str, Any] = field(default_factory=dict)
 

@@ -14,7 +14,9 @@ def run(jobs: Sequence[Job]) -> Iterator[Event]:
         yield Event(kind="started", job=job)
         seen: list[Event] = []
 
-        def emit(kind: str, contents: Mapping[str, Any], job: Job = job, seen: list[Event] = seen) -> None:
+        def emit(
+            kind: str, contents: Mapping[str, Any], job: Job = job, seen: list[Event] = seen
+        ) -> None:
             if kind == "point":
                 seen.append(Event(kind="point", job=job, contents=contents))
 

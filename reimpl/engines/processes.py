@@ -1,7 +1,8 @@
-"""Jobs packed into processes of one thread each, which beats one process with all threads on small networks.
+"""Jobs packed into processes of one thread each.
 
-Every worker has a pipe of its own, so that one that is killed takes nothing with it: its job is tried once more, from
-its checkpoint, and the others do not notice. Workers end when the parent does.
+On small networks that beats one process with all threads. Every worker has a pipe of its own, so
+that one that is killed takes nothing with it: its job is tried once more, from its checkpoint, and
+the others do not notice. Workers end when the parent does.
 """
 
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
@@ -41,21 +43,25 @@ def run(jobs: Sequence[Job], *, workers: int) -> Iterator[Event]:
                 if worker.job is None and waiting:
                     worker.job = waiting.popleft()
                     tries[id(worker.job)] += 1
-                    if _send(worker, worker.job):
-                        yield Event(kind="started", job=worker.job)
-            for pipe in wait([worker.pipe for worker in team], timeout=1.0):
-                worker = next(worker for worker in team if worker.pipe is pipe)
+                    _send(worker, worker.job)
+                    yield Event(kind="started", job=worker.job)
+            for worker in _speaking(team):
                 event = _receive(worker)
-                if event is None:
-                    continue
-                if event.kind == "lost":
+                if event is not None and event.kind == "lost" and worker.process.poll() is not None:
                     team[team.index(worker)] = _start()
                     if tries[id(event.job)] < TRIES:
                         waiting.appendleft(event.job)
-                        continue
-                yield event
+                        event = None
+                if event is not None:
+                    yield event
     finally:
         _stop(team)
+
+
+def _speaking(team: Sequence[_Worker]) -> list[_Worker]:
+    """Workers that have something to say, or have gone."""
+    pipes = wait([worker.pipe for worker in team], timeout=1.0)
+    return [worker for worker in team if worker.pipe in pipes]
 
 
 def _start() -> _Worker:
@@ -66,18 +72,20 @@ def _start() -> _Worker:
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches the parent only, which tells the workers
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
     )
     theirs.close()
     return _Worker(process=process, pipe=ours)
 
 
-def _send(worker: _Worker, message: Any) -> bool:
-    try:
+def _send(worker: _Worker, message: Any) -> None:
+    with suppress(OSError):  # `wait` reports the closed pipe of a worker that has gone
         worker.pipe.send(message)
-    except (BrokenPipeError, OSError):
-        return False  # `wait` reports the closed pipe as a lost worker
-    return True
 
 
 def _receive(worker: _Worker) -> Event | None:
@@ -89,8 +97,12 @@ def _receive(worker: _Worker) -> Event | None:
         status = worker.process.wait()
         why = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
         if job is None:
-            raise RunError(f"a worker process {why} before it had work; see `reimpl doctor`") from None
-        return Event(kind="lost", job=job, contents={"why": f"its process was {why}, {TRIES} times"})
+            raise RunError(
+                f"a worker process {why} before it had work; see `reimpl doctor`"
+            ) from None
+        return Event(
+            kind="lost", job=job, contents={"why": f"its process was {why}, {TRIES} times"}
+        )
     if kind == "ready" or job is None:
         return None
     if kind == "event":

@@ -1,6 +1,7 @@
 """The other end of `processes`: a process that takes jobs from a pipe until the pipe closes.
 
-Started as `python -m reimpl.engines.worker FD`, so that a user's script needs no `if __name__ == "__main__"`.
+Started as `python -m reimpl.engines.worker FD`, so that a user's script needs no
+`if __name__ == "__main__"`.
 """
 
 import os
@@ -47,7 +48,7 @@ def main(handle: int) -> None:
 
 
 def _listen(pipe: Connection, jobs: "SimpleQueue[Any]") -> None:
-    """Pass jobs on; a closed pipe means that the parent is gone, and then so is the reason to work."""
+    """Pass jobs on; a closed pipe means that the parent is gone, and with it the reason to work."""
     from reimpl.context import STOP
 
     try:

@@ -1,38 +1,28 @@
-"""The command line: parse, call, print, exit status. The only module that prints.
+"""The commands: parse, call, print, exit status.
 
-Tables and JSON go to stdout; progress, remarks and mistakes go to stderr. Whatever a command needs
-is imported inside it, so that `list` and `--help` answer at once.
+Whatever a command needs is imported inside it, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
+from reimpl.cli import list_papers, out, print_page, say
 from reimpl.errors import ReimplError, RequestError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
-
-    from reimpl.engines import Event
     from reimpl.registry import Entry
-    from reimpl.report import Check, Page
+    from reimpl.report import Check
     from reimpl.reproduction import Plan, Request, Result
     from reimpl.verdict import Verdict
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 """Exit statuses beside 0, which means that the work was done, whatever the verdicts."""
-SAY_EVERY = 15.0
-"""Seconds between two lines of progress where there is no terminal."""
 
 
 class _Commands(TyperGroup):
@@ -42,10 +32,10 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ReimplError as error:
-            _say(str(error))
+            say(str(error))
             raise typer.Exit(MISTAKE) from None
         except KeyboardInterrupt:
-            _say("interrupted")
+            say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -134,12 +124,9 @@ def about() -> None:
 
 
 @app.command("list")
-def list_papers(papers: Folders = None, as_json: AsJson = False) -> None:
+def list_(papers: Folders = None, as_json: AsJson = False) -> None:
     """The papers there are."""
-    from reimpl import registry, report
-
-    found = report.listed(registry.entries(papers or ()))
-    _print(lambda: report.list_page(found), lambda: {"papers": report.plain(found)}, as_json)
+    list_papers(papers or (), as_json=as_json)
 
 
 @app.command()
@@ -161,13 +148,13 @@ def show(
 
     entry = _find(paper, papers)
     if claim is not None:
-        _print(
+        print_page(
             lambda: report.claim_page(entry.claims, claim),
             lambda: report.claim_json(entry.claims, claim),
             as_json,
         )
         return
-    _print(lambda: report.show_page(entry), lambda: report.show_json(entry), as_json)
+    print_page(lambda: report.show_page(entry), lambda: report.show_json(entry), as_json)
 
 
 @app.command()
@@ -184,7 +171,7 @@ def verdict(
 
     entry = _find(paper, papers)
     result = judged(entry, Request(paper=paper, runs=runs).root)
-    _print(lambda: report.result_page(result), lambda: report.to_json(result), as_json)
+    print_page(lambda: report.result_page(result), lambda: report.to_json(result), as_json)
     _end(result.verdicts, strict=strict)
 
 
@@ -211,7 +198,7 @@ def judge(
 
     read = load_claims(claims)
     verdicts = judge_external(read, read_measurements(measurements))
-    _print(
+    print_page(
         lambda: report.judged_page(read, verdicts),
         lambda: report.judged_json(read, verdicts),
         as_json,
@@ -262,7 +249,9 @@ def plan(
     )
     made = reproduction.plan(request, probe=probe)
     count = _workers(made, request)
-    _print(lambda: report.plan_page(made, count), lambda: report.plan_json(made, count), as_json)
+    print_page(
+        lambda: report.plan_page(made, count), lambda: report.plan_json(made, count), as_json
+    )
 
 
 @app.command()
@@ -325,7 +314,9 @@ def reproduce(
     how = " ".join(
         [*(f"--set {s}" for s in settings or ()), *([f"--model {model}"] if model else [])]
     )
-    _print(lambda: report.result_page(result, request=how), lambda: report.to_json(result), as_json)
+    print_page(
+        lambda: report.result_page(result, request=how), lambda: report.to_json(result), as_json
+    )
     _hints(request, result)
     _end(result.verdicts, strict=strict, failed=bool(result.errors))
 
@@ -333,12 +324,13 @@ def reproduce(
 def _run(request: Request, made: Plan) -> Result:
     """Run a plan with progress on stderr."""
     from reimpl import report, reproduction
+    from reimpl.cli.progress import Progress
 
     workers = _workers(made, request)
-    _say(report.plan_line(made, workers), prefix="")
+    say(report.plan_line(made, workers), prefix="")
     for name, why in made.left_out.items():
-        _say(f"left out: {name}, {why}", prefix="")
-    progress = _Progress(made)
+        say(f"left out: {name}, {why}", prefix="")
+    progress = Progress(made)
     try:
         with progress:
             return reproduction.reproduce(
@@ -346,7 +338,7 @@ def _run(request: Request, made: Plan) -> Result:
             )
     except KeyboardInterrupt:
         kept = report.number(progress.kept, "finished run")
-        _say(f"interrupted; {kept} kept, and the same command goes on from there")
+        say(f"interrupted; {kept} kept, and the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -356,10 +348,10 @@ def _hints(request: Request, result: Result) -> None:
         return
     if request.wandb == "offline":
         place = request.root / "wandb"
-        _say(f"`wandb leet {place}` shows the runs; `wandb sync` sends them later", prefix="")
+        say(f"`wandb leet {place}` shows the runs; `wandb sync` sends them later", prefix="")
     readme = result.entry.folder / "README.md"
     if readme.exists():
-        _say(f"what to make of it: {readme}", prefix="")
+        say(f"what to make of it: {readme}", prefix="")
 
 
 @app.command()
@@ -383,8 +375,8 @@ def record(paper: PaperName, papers: Folders = None, runs: Runs = None) -> None:
         readme.write_text(text, encoding="utf-8")
     counted = report.number(len(after), "record")
     new, gone = len(after - before), len(before - after)
-    _out(f"{measured}: {counted}, {new:,} of them new; {gone:,} are gone\n")
-    _out(f"{readme}: the table {'was rebuilt' if changed else 'is as it was'}\n")
+    out(f"{measured}: {counted}, {new:,} of them new; {gone:,} are gone\n")
+    out(f"{readme}: the table {'was rebuilt' if changed else 'is as it was'}\n")
 
 
 @app.command("why-rerun")
@@ -411,7 +403,7 @@ def why_rerun(
         runs=runs,
     )
     reasons = reproduction.why_rerun(request)
-    _print(lambda: report.why_page(reasons), lambda: {"runs": reasons}, as_json)
+    print_page(lambda: report.why_page(reasons), lambda: {"runs": reasons}, as_json)
 
 
 @app.command()
@@ -421,7 +413,7 @@ def data(paper: PaperName, papers: Folders = None, as_json: AsJson = False) -> N
     from reimpl import report
 
     facts = datasets.verify(_find(paper, papers).claims.sources)
-    _print(lambda: report.data_page(facts), lambda: {"splits": report.plain(facts)}, as_json)
+    print_page(lambda: report.data_page(facts), lambda: {"splits": report.plain(facts)}, as_json)
 
 
 # Checking
@@ -440,7 +432,9 @@ def check(
     from reimpl import report
 
     checks = [line for entry in _to_check(paper, papers) for line in _conformance(entry)]
-    _print(lambda: report.checks_page(checks), lambda: {"checks": report.plain(checks)}, as_json)
+    print_page(
+        lambda: report.checks_page(checks), lambda: {"checks": report.plain(checks)}, as_json
+    )
     if any(line.state == "fails" for line in checks):
         raise typer.Exit(FAILED)
 
@@ -477,133 +471,16 @@ def _conformance(entry: Entry) -> list[Check]:
 def doctor(papers: Folders = None, runs: Runs = None, as_json: AsJson = False) -> None:
     """Versions, devices, folders, data, W&B and papers here."""
     from reimpl import report
+    from reimpl.cli.doctor import examine
     from reimpl.reproduction import Request
 
-    root = Request(paper="", runs=runs).root
-    checks = [look for looks in _LOOKS for look in looks(root, papers or ())]
-    _print(lambda: report.checks_page(checks), lambda: {"checks": report.plain(checks)}, as_json)
+    checks = examine(Request(paper="", runs=runs).root, papers or ())
+    print_page(
+        lambda: report.checks_page(checks), lambda: {"checks": report.plain(checks)}, as_json
+    )
 
 
-def _look(what: str, detail: str, *, well: bool = True) -> Check:
-    from reimpl.report import Check
-
-    return Check(what=what, state="ok" if well else "warn", detail=detail)
-
-
-def _look_at_versions(_root: Path, _papers: Sequence[Path]) -> list[Check]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found: dict[str, str] = {"python": sys.version.split()[0]}
-    for package in ("reimpl", "torch", "numpy", "pytorch-lightning", "datasets", "wandb"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    detail = ", ".join(f"{name} {number}" for name, number in found.items())
-    return [_look("versions", detail, well="missing" not in found.values())]
-
-
-def _look_at_machine(_root: Path, _papers: Sequence[Path]) -> list[Check]:
-    import psutil
-    import torch
-
-    from reimpl.engines import cores
-
-    memory = psutil.virtual_memory()
-    free = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
-    devices = ["cpu"]
-    if torch.cuda.is_available():
-        devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    return [
-        _look("cores", str(cores())),
-        _look("memory", free, well=memory.available > 1e9),
-        _look("devices", ", ".join(devices)),
-    ]
-
-
-def _look_at_runs(root: Path, _papers: Sequence[Path]) -> list[Check]:
-    nearest = next(place for place in (root, *root.parents) if place.exists())
-    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
-    detail = str(root) if writable else f"{root} cannot be written; --runs DIR names another"
-    checks = [_look("runs", detail, well=writable)]
-    unreadable = list(root.glob("*/*/*.unreadable"))
-    if unreadable:
-        text = f"{len(unreadable)} set aside as unreadable, such as {unreadable[0]}"
-        checks.append(_look("records", text, well=False))
-    cut = len(list(root.glob("*/*/*.ckpt")))
-    checks.append(_look("cut-off runs", f"{cut} with a checkpoint to go on from"))
-    return [*checks, _look_at_locks(root)]
-
-
-def _look_at_locks(root: Path) -> Check:
-    """A lock ends with its process, so that one that is held means work going on."""
-    from reimpl.records import Store
-
-    held = 0
-    for path in root.glob(".locks/*.lock"):
-        try:
-            with Store(root).claim(path.stem) as mine:
-                held += not mine
-        except ReimplError as error:
-            return _look("locks", str(error), well=False)
-    return _look("locks", f"{held} held by runs going on" if held else "none held")
-
-
-def _look_at_data(_root: Path, _papers: Sequence[Path]) -> list[Check]:
-    from reimpl.data import cache_root, cache_size
-
-    bound = os.environ.get("REIMPL_CACHE_GB", "20")
-    checks = [_look("cache", f"{cache_root()}: {cache_size() / 1e9:.2f} of {bound} GB")]
-    mirror = os.environ.get("REIMPL_DATA_MIRROR")
-    if mirror:
-        there = Path(mirror).expanduser().is_dir()
-        checks.append(_look("mirror", mirror if there else f"{mirror} is no folder", well=there))
-    else:
-        checks.append(_look("mirror", "none; REIMPL_DATA_MIRROR names one"))
-    return checks
-
-
-def _look_at_wandb(_root: Path, _papers: Sequence[Path]) -> list[Check]:
-    from reimpl.tracking import check_mode
-
-    try:
-        return [_look("W&B", f"mode {check_mode('auto')}")]
-    except ReimplError as error:
-        return [_look("W&B", str(error), well=False)]
-
-
-def _look_at_papers(_root: Path, papers: Sequence[Path]) -> list[Check]:
-    from reimpl import registry
-
-    found = registry.entries(papers)
-    good = [entry.slug for entry in found if entry.broken is None]
-    broken = [_look(e.slug, f"broken: {e.broken}", well=False) for e in found if e.broken]
-    return [_look("papers", ", ".join(good) or "none", well=bool(good)), *broken]
-
-
-def _look_at_git(_root: Path, _papers: Sequence[Path]) -> list[Check]:
-    from shutil import which
-
-    there = which("git") is not None
-    return [
-        _look("git", "found" if there else "not found: records will name no commit", well=there)
-    ]
-
-
-_LOOKS: tuple[Callable[[Path, Sequence[Path]], list[Check]], ...] = (
-    _look_at_versions,
-    _look_at_machine,
-    _look_at_runs,
-    _look_at_data,
-    _look_at_wandb,
-    _look_at_git,
-    _look_at_papers,
-)
-
-
-# Parsing and printing
+# Shared
 
 
 def _find(paper: str, papers: Sequence[Path] | None) -> Entry:
@@ -642,154 +519,9 @@ def _scalar(text: str) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def _print(page: Callable[[], Page], table: Callable[[], Any], as_json: bool) -> None:
-    """The page, or the same as JSON, on stdout."""
-    if as_json:
-        _out(json.dumps(table(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        return
-    from reimpl.report import render
-
-    terminal = sys.stdout.isatty()
-    width = _width() if terminal else 0
-    _out(render(page(), width=width, colour=terminal and "NO_COLOR" not in os.environ))
-
-
-def _width() -> int:
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
-    except OSError:
-        return 0
-
-
-def _out(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()  # a closed pipe shows here, where Typer ends quietly
-
-
-def _say(line: str, *, prefix: str = "reimpl: ") -> None:
-    sys.stderr.write(f"{prefix}{line}\n")
-    sys.stderr.flush()
-
-
 def _end(verdicts: Sequence[Verdict], *, strict: bool, failed: bool = False) -> None:
     """End with status 1 when a run errored, or with --strict when a claim did not come out."""
     from reimpl.report import UNFAVOURABLE
 
     if failed or (strict and any(verdict.lane in UNFAVOURABLE for verdict in verdicts)):
         raise typer.Exit(FAILED)
-
-
-class _Progress:
-    """Shows on stderr how far the runs are: live on a terminal, else a line now and then."""
-
-    def __init__(self, made: Plan) -> None:
-        self.weights = _weights(made)
-        self.total = len(made.jobs)
-        self.running: dict[str, Event] = {}
-        self.finished = 0
-        self.kept = 0
-        """Records made."""
-        self.worked = 0.0
-        self.began = self.said = time.monotonic()
-        self.live: Live | None = None
-
-    def __enter__(self) -> _Progress:
-        if self.total and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(stderr=True)
-            self.live = Live(
-                get_renderable=self._drawn, console=console, refresh_per_second=4, transient=True
-            )
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-
-    def see(self, event: Event) -> None:
-        """Take what happened to a job."""
-        key = event.job.keys[0]
-        if event.kind in ("started", "progress"):
-            self.running[key] = event
-        elif event.kind in ("done", "lost"):
-            self.running.pop(key, None)
-            self.finished += 1
-            self.worked += self.weights[key]
-            self._take(event.contents["result"])
-        if self.live is None and time.monotonic() - self.said > SAY_EVERY:
-            self.said = time.monotonic()
-            self.say(self._line())
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        if self.live is not None:
-            self.live.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            _say(line, prefix="")
-
-    def _take(self, records: Sequence[Any]) -> None:
-        from reimpl.report import last_line
-
-        self.kept += sum(record.status == "ok" for record in records)
-        for record in records:
-            if record.status == "error":
-                self.say(f"failed: {record.variant}, seed {record.seed}: {last_line(record)}")
-
-    def _share(self) -> float:
-        under_way = sum(
-            self.weights[key] * _done(event.contents) for key, event in self.running.items()
-        )
-        return (self.worked + under_way) / (sum(self.weights.values()) or 1.0)
-
-    def _line(self) -> str:
-        from reimpl.report import duration
-
-        share = self._share()
-        text = f"{self.finished} of {self.total} jobs done"
-        if share <= 0.02:
-            return text
-        left = (time.monotonic() - self.began) * (1 - share) / share
-        return f"{text}, {100 * share:.0f} %, about {duration(left)} left"
-
-    def _drawn(self) -> RenderableType:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        grid = Table.grid(padding=(0, 2))
-        for event in self.running.values():
-            shown = event.contents.get("shown", {})
-            figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-            bar = ProgressBar(total=1.0, completed=_done(event.contents), width=20)
-            grid.add_row(Text(f"  {event.job.name}"), bar, Text(figures))
-        return Group(Text(self._line()), grid)
-
-
-def _weights(made: Plan) -> dict[str, float]:
-    """Job → the seconds it is thought to take, or what the others take in the mean."""
-    known = [p.seconds / len(p.jobs) for p in made.planned if p.jobs and p.seconds]
-    usual = sum(known) / len(known) if known else 1.0
-    return {
-        job.keys[0]: p.seconds / len(p.jobs) if p.seconds else usual
-        for p in made.planned
-        for job in p.jobs
-    }
-
-
-def _done(contents: Mapping[str, Any]) -> float:
-    total = contents.get("total")
-    return min(1.0, contents["done"] / total) if total else 0.0
-
-
-def main() -> None:
-    """The entry point of the script `reimpl`."""
-    app(prog_name="reimpl")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,126 @@
+"""How far the runs are, on stderr: live on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reimpl.cli import say
+from reimpl.report import duration, last_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from reimpl.engines import Event
+    from reimpl.reproduction import Plan
+
+SAY_EVERY = 15.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+class Progress:
+    """Shows on stderr how far the runs are: live on a terminal, else a line now and then."""
+
+    def __init__(self, made: Plan) -> None:
+        self.weights = _weights(made)
+        self.total = len(made.jobs)
+        self.running: dict[str, Event] = {}
+        self.finished = 0
+        self.kept = 0
+        """Records made."""
+        self.worked = 0.0
+        self.began = self.said = time.monotonic()
+        self.live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if self.total and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True)
+            self.live = Live(
+                get_renderable=self._drawn, console=console, refresh_per_second=4, transient=True
+            )
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def see(self, event: Event) -> None:
+        """Take what happened to a job."""
+        key = event.job.keys[0]
+        if event.kind in ("started", "progress"):
+            self.running[key] = event
+        elif event.kind in ("done", "lost"):
+            self.running.pop(key, None)
+            self.finished += 1
+            self.worked += self.weights[key]
+            self._take(event.contents["result"])
+        if self.live is None and time.monotonic() - self.said > SAY_EVERY:
+            self.said = time.monotonic()
+            self.say(self._line())
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self.live is not None:
+            self.live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            say(line, prefix="")
+
+    def _take(self, records: Sequence[Any]) -> None:
+
+        self.kept += sum(record.status == "ok" for record in records)
+        for record in records:
+            if record.status == "error":
+                self.say(f"failed: {record.variant}, seed {record.seed}: {last_line(record)}")
+
+    def _share(self) -> float:
+        under_way = sum(
+            self.weights[key] * _done(event.contents) for key, event in self.running.items()
+        )
+        return (self.worked + under_way) / (sum(self.weights.values()) or 1.0)
+
+    def _line(self) -> str:
+
+        share = self._share()
+        text = f"{self.finished} of {self.total} jobs done"
+        if not 0.02 < share < 1:
+            return text
+        left = (time.monotonic() - self.began) * (1 - share) / share
+        return f"{text}, {100 * share:.0f} %, {duration(left)} left or so"
+
+    def _drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        for event in self.running.values():
+            shown = event.contents.get("shown", {})
+            figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            bar = ProgressBar(total=1.0, completed=_done(event.contents), width=20)
+            grid.add_row(Text(f"  {event.job.name}"), bar, Text(figures))
+        return Group(Text(self._line()), grid)
+
+
+def _weights(made: Plan) -> dict[str, float]:
+    """Job → the seconds it is thought to take, or what the others take in the mean."""
+    known = [p.seconds / len(p.jobs) for p in made.planned if p.jobs and p.seconds]
+    usual = sum(known) / len(known) if known else 1.0
+    return {
+        job.keys[0]: p.seconds / len(p.jobs) if p.seconds else usual
+        for p in made.planned
+        for job in p.jobs
+    }
+
+
+def _done(contents: Mapping[str, Any]) -> float:
+    total = contents.get("total")
+    return min(1.0, contents["done"] / total) if total else 0.0

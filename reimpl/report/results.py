@@ -1,0 +1,415 @@
+"""Verdicts as a table, as JSON and as the table of a README."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reimpl.claims import Claims, Property, Trend
+from reimpl.errors import PaperError
+from reimpl.report.text import Page, Table, decimals, figure, number, plain, spread_decimals, title
+
+if TYPE_CHECKING:
+    from reimpl.claims import Claim
+    from reimpl.records import Record
+    from reimpl.registry import Entry
+    from reimpl.reproduction import BestBaseline, Evidence, Result
+    from reimpl.verdict import Verdict  # it imports numpy, which `reimpl list` does without
+
+Measured = Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]
+"""Metric → variant → seed → value."""
+OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
+"""Between these lines of a README stands the table that is made from the committed records."""
+LANES = (
+    "reproduced",
+    "below",
+    "above",
+    "inconclusive",
+    "consistent",
+    "off",
+    "error",
+    "not run",
+)
+"""In the order in which they are counted."""
+UNFAVOURABLE = frozenset({"below", "off"})
+"""Lanes with which `--strict` ends with status 1."""
+
+
+# Cells
+
+
+def _measured(verdict: Verdict) -> str:
+    """What we measured, with the spread where there is one."""
+    mean, sd = verdict.mean, verdict.sd
+    if mean is None:
+        return "-"
+    if verdict.kind == "property":
+        return figure(100 * mean, 1)
+    if verdict.kind == "exact" and mean.is_integer():
+        return figure(mean)
+    places = spread_decimals(sd) if verdict.published is None else decimals(verdict.published)
+    sign = "+" if verdict.kind in ("order", "trend") and mean > 0 else ""
+    spread = "" if sd is None else f" ± {figure(sd, places)}"
+    return f"{sign}{figure(mean, places)}{spread}"
+
+
+def _unit(verdict: Verdict) -> str:
+    return {"property": "% of runs", "ratio": "ratio"}.get(verdict.kind, verdict.unit)
+
+
+def _published(claim: Claim, verdict: Verdict) -> str:
+    """The paper's figure; a proxy has none."""
+    if isinstance(claim, Trend):
+        return claim.direction
+    return "-" if verdict.proxy else verdict.published or "-"
+
+
+def _margin(claim: Claim, verdict: Verdict) -> str:
+    if isinstance(claim, Property):
+        return f"≥ {figure(100 * claim.share)}"
+    if verdict.margin is None or verdict.kind == "exact":
+        return "-"
+    if verdict.kind in ("ratio", "speed"):
+        return f"× {figure(math.exp(verdict.margin), 2)}"
+    return f"± {verdict.margin:.3g}"
+
+
+def _runs(verdict: Verdict, values: Mapping[int, float | bool | None]) -> str:
+    """How many runs count, and how many of them reached a target."""
+    missed = sum(value is not None and math.isinf(value) for value in values.values())
+    if verdict.kind != "speed" or not missed:
+        return str(verdict.n) if verdict.n else "-"
+    return f"{verdict.n - missed} of {verdict.n}"
+
+
+def _note(verdict: Verdict) -> str:
+    parts = [verdict.note]
+    if verdict.proxy:
+        expected = f", expected {verdict.published}" if verdict.published else ""
+        parts.insert(0, f"our own setting{expected}")
+    if verdict.lane == "not run" and verdict.needs is None and verdict.cost in ("hours", "gpu"):
+        parts.append(f"ask for it with --cost {verdict.cost}")
+    if verdict.lane == "reproduced" and verdict.survives_holm is False:
+        parts.append("not after Holm's correction")
+    return "; ".join(part for part in parts if part)
+
+
+def _name(verdict: Verdict) -> str:
+    return f"{verdict.id} (proxy)" if verdict.proxy else verdict.id
+
+
+# Verdicts
+
+
+def verdict_table(
+    claims: Claims,
+    verdicts: Iterable[Verdict],
+    *,
+    measured: Measured | None = None,
+    baselines: Mapping[str, BestBaseline] | None = None,
+) -> Table:
+    """Published, measured and verdict, claim by claim.
+
+    Args:
+        claims: the paper's.
+        verdicts: in the order of the table.
+        measured: metric → variant → seed → value, so that runs which missed a target are counted.
+        baselines: claim → the best plain method on its data.
+    """
+    return Table(
+        heads=(
+            "claim",
+            "kind",
+            "published",
+            "measured",
+            "unit",
+            "runs",
+            "margin",
+            "best baseline",
+            "verdict",
+            "note",
+        ),
+        right=frozenset({"published", "measured", "runs", "margin", "best baseline"}),
+        rows=[
+            (
+                _name(verdict),
+                verdict.kind,
+                *_cells(claims.claims[verdict.id], verdict, measured or {}),
+                _baseline(verdict, (baselines or {}).get(verdict.id)),
+                verdict.lane,
+                _note(verdict),
+            )
+            for verdict in verdicts
+        ],
+    )
+
+
+def _cells(
+    claim: Claim,
+    verdict: Verdict,
+    measured: Measured,
+) -> tuple[str, ...]:
+    """Published, measured, unit, runs, margin."""
+    values = measured.get(verdict.metric, {}).get(verdict.variants[0] if verdict.variants else "")
+    return (
+        _published(claim, verdict),
+        _measured(verdict),
+        _unit(verdict),
+        _runs(verdict, values or {}),
+        _margin(claim, verdict),
+    )
+
+
+def _baseline(verdict: Verdict, best: BestBaseline | None) -> str:
+    return "" if best is None else f"{best.name} {figure(best.value, decimals(verdict.published))}"
+
+
+def counting(verdicts: Sequence[Verdict]) -> str:
+    """The line below the table; proxies are not the paper's claims and are counted apart."""
+    own = [verdict for verdict in verdicts if not verdict.proxy]
+    proxies = [verdict for verdict in verdicts if verdict.proxy]
+    parts = [_counted(own, "claim")] if own else []
+    if proxies:
+        parts.append(_counted(proxies, "proxy of ours" if len(proxies) == 1 else "proxies of ours"))
+    tested = [v for v in own if v.lane == "reproduced" and v.survives_holm is not None]
+    if tested:
+        lost = sum(v.survives_holm is False for v in tested)
+        done = counts(own)["reproduced"]
+        parts.append(f"{done - lost} of the {done} also hold after Holm's correction")
+    return "; ".join(parts)
+
+
+def _counted(verdicts: Sequence[Verdict], noun: str) -> str:
+    found = counts(verdicts)
+    total = len(verdicts)
+    plural = "s" if noun == "claim" and total != 1 else ""
+    rest = [f"{found[lane]} {lane}" for lane in LANES[1:] if lane in found]
+    return ", ".join([f"{found.get('reproduced', 0)} of {total} {noun}{plural} reproduced", *rest])
+
+
+def counts(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """How many verdicts there are in each lane."""
+    found = Counter(verdict.lane for verdict in verdicts)
+    return {lane: found[lane] for lane in LANES if found[lane]}
+
+
+def judged_page(claims: Claims, verdicts: Sequence[Verdict]) -> Page:
+    """Verdicts on numbers that came from somewhere else."""
+    return [title(claims), "", verdict_table(claims, verdicts), "", counting(verdicts)]
+
+
+def result_page(result: Result, *, request: str = "") -> Page:
+    """All that came out of a paper's runs; `request` says how altered runs were altered."""
+    claims = result.entry.claims
+    heading = title(claims)
+    if not result.verdicts:
+        how = f" ({request})" if request else ""
+        altered = f"altered runs{how}: not judged as the paper's"
+        return [heading, "", altered, "", measured_table(result), *_with_blank(_failures(result))]
+    table = verdict_table(
+        claims,
+        result.verdicts,
+        measured=result.evidence.measured(),
+        baselines=result.baselines,
+    )
+    lines = [*_evidence(result.evidence), *_failures(result), *_look_further(result)]
+    return [heading, "", table, *_with_blank(lines), "", counting(result.verdicts)]
+
+
+def _with_blank(lines: list[str]) -> list[str]:
+    return ["", *lines] if lines else []
+
+
+def measured_table(result: Result) -> Table:
+    """What runs measured, without any verdict."""
+    rows = [
+        (variant, name, *_summary(values), _metric_unit(result.entry.claims, name))
+        for name, table in result.evidence.measured().items()
+        for variant, values in table.items()
+    ]
+    return Table(
+        heads=("variant", "metric", "measured", "runs", "unit"),
+        right=frozenset({"measured", "runs"}),
+        rows=sorted(rows),
+    )
+
+
+def _metric_unit(claims: Claims, name: str) -> str:
+    return claims.metrics[name].unit if name in claims.metrics else "-"
+
+
+def _summary(values: Mapping[int, float | bool | None]) -> tuple[str, str]:
+    """Mean and spread of what is finite; how many runs that is."""
+    counted = [float(value) for value in values.values() if value is not None]
+    finite = [value for value in counted if math.isfinite(value)]
+    runs = f"{len(finite)} of {len(values)}" if len(finite) < len(values) else str(len(values))
+    if not finite:
+        return ("never" if counted else "-"), runs
+    mean = math.fsum(finite) / len(finite)
+    if len(finite) == 1:
+        return figure(mean), runs
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / (len(finite) - 1))
+    places = spread_decimals(sd)
+    return f"{figure(mean, places)} ± {figure(sd, places)}", runs
+
+
+def _evidence(evidence: Evidence) -> list[str]:
+    """What the verdicts rest on."""
+    local = [name for name, where in evidence.where.items() if where == "local"]
+    committed = [name for name, where in evidence.where.items() if where == "committed"]
+    lines = []
+    if committed:
+        of = number(len(committed), "variant")
+        also = f"; {len(local)} from runs here" if local else "; nothing was run here"
+        lines.append(f"evidence: committed records of {of}{also}")
+    elif local:
+        runs = number(len(evidence.records), "record")
+        lines.append(f"evidence: {runs} of this machine")
+    if evidence.stale:
+        names = _some(evidence.stale)
+        lines.append(f"stale: the code has changed since the committed records of {names}")
+    if evidence.unreadable:
+        count = number(len(evidence.unreadable), "record")
+        first = evidence.unreadable[0]
+        lines.append(f"set aside: {count} that cannot be read, such as {first}")
+    return lines
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _failures(result: Result) -> list[str]:
+    records = result.evidence.errors or tuple(result.errors)
+    if not records:
+        return []
+    first = records[0]
+    what = f"the first {first.variant}, seed {first.seed}: {last_line(first)}"
+    return [f"failed: {number(len(records), 'run')}, {what}"]
+
+
+def last_line(record: Record) -> str:
+    """The line of a failed run's error that says what it was."""
+    lines = (record.error or "").strip().splitlines()
+    return lines[-1] if lines else "no reason was recorded"
+
+
+def _look_further(result: Result) -> list[str]:
+    claims = result.entry.claims
+    parts = []
+    if claims.deviations:
+        parts.append(number(len(claims.deviations), "deviation"))
+    if claims.gaps:
+        parts.append(number(len(claims.gaps), "gap"))
+    if not parts:
+        return []
+    return [
+        f"we differ: {' and '.join(parts)}, each with its reason: reimpl show {result.entry.slug}"
+    ]
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """The result as strict JSON takes it."""
+    evidence = result.evidence
+    table = {
+        "paper": result.entry.slug,
+        "claims": verdicts_json(result.verdicts, result.baselines),
+        "counts": counts(result.verdicts),
+        "evidence": dict(evidence.where),
+        "stale": list(evidence.stale),
+        "unreadable": [str(path) for path in evidence.unreadable],
+        "errors": [
+            {"variant": r.variant, "seed": r.seed, "error": last_line(r)}
+            for r in evidence.errors or result.errors
+        ],
+    }
+    if not result.verdicts:
+        table["measured"] = plain(evidence.measured())
+    return table
+
+
+def verdicts_json(
+    verdicts: Iterable[Verdict], baselines: Mapping[str, BestBaseline] | None = None
+) -> list[dict[str, Any]]:
+    """Verdicts as strict JSON takes them, each with the best baseline of its claim."""
+    from reimpl.verdict import to_json as one
+
+    best = baselines or {}
+    return [
+        {**one(v), "best_baseline": asdict(best[v.id]) if v.id in best else None} for v in verdicts
+    ]
+
+
+def judged_json(claims: Claims, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Verdicts on numbers that came from somewhere else, as strict JSON takes them."""
+    return {
+        "paper": claims.path.parent.name,
+        "claims": verdicts_json(verdicts),
+        "counts": counts(verdicts),
+    }
+
+
+# The README
+
+
+def committed_result(entry: Entry) -> Result:
+    """Verdicts from the committed records only."""
+    from tempfile import TemporaryDirectory
+
+    from reimpl.reproduction import judged
+
+    with TemporaryDirectory() as nothing:
+        return judged(entry, Path(nothing))
+
+
+def markdown_table(result: Result) -> str:
+    """The table of a README: what was published, what we measured, the verdict."""
+    claims, measured = result.entry.claims, result.evidence.measured()
+    heads = ["claim", "published", "ours", "unit", "runs", "margin"]
+    heads += ["best baseline"] if result.baselines else []
+    rows = []
+    for verdict in result.verdicts:
+        cells = _cells(claims.claims[verdict.id], verdict, measured)
+        best = [_baseline(verdict, result.baselines.get(verdict.id)) or "-"]
+        proxy = " (proxy)" if verdict.proxy else ""
+        what = f"`{verdict.id}`{proxy}: {verdict.says} ({verdict.source})"
+        rows.append([what, *cells, *(best if result.baselines else []), f"**{verdict.lane}**"])
+    align = ["---", "---:", "---:", "---", "---:", "---:", *(["---:"] * bool(result.baselines))]
+    lines = [[*heads, "verdict"], [*align, "---"], *rows]
+    return "\n".join("| " + " | ".join(map(_escaped, cells)) + " |" for cells in lines)
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.replace("|", "\\|").split())
+
+
+def rebuild_readme(entry: Entry, result: Result | None = None) -> str:
+    """The README's text with its table made anew from the committed records.
+
+    Raises:
+        PaperError: there is no README, or it has no place for the table.
+    """
+    before, after = _around_table(entry)
+    found = result or committed_result(entry)
+    count = sum(record.part == "train" for record in found.evidence.records)
+    made = f"{counting(found.verdicts)}. {number(count, 'committed run')}."
+    return f"{before}{OPEN}\n{markdown_table(found)}\n\n{made}\n{CLOSE}{after}"
+
+
+def _around_table(entry: Entry) -> tuple[str, str]:
+    path = entry.folder / "README.md"
+    where = f"{entry.slug}/README.md"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PaperError(f"{where}: cannot be read: {error.strerror}") from None
+    before, first, rest = text.partition(OPEN)
+    _, second, after = rest.partition(CLOSE)
+    if not first or not second:
+        raise PaperError(f"{where}: no place for the table; write the lines {OPEN} and {CLOSE}")
+    return before, after

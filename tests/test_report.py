@@ -1,0 +1,527 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reimpl import report
+from reimpl.claims import Claims, load_claims
+from reimpl.errors import PaperError
+from reimpl.jobs import Job
+from reimpl.records import Record
+from reimpl.registry import Entry, entries, find
+from reimpl.report.text import decimals, spread_decimals
+from reimpl.reproduction import BestBaseline, Evidence, Plan, Planned, Result
+from reimpl.verdict import Verdict, judge_all
+
+CLAIMS = """
+[paper]
+title = "Everything at once"
+authors = ["A. Author"]
+year = 2026
+url = "https://example.org"
+
+[metric.size]
+unit = "count"
+better = "neither"
+definition = "weights"
+
+[metric."test/error"]
+unit = "%"
+better = "lower"
+definition = "wrong test items"
+
+[metric.steps]
+unit = "steps"
+better = "lower"
+definition = "steps to the target"
+
+[setting.width]
+says = "units"
+source = "sec. 2"
+
+[[variant]]
+id = "wide"
+says = "the wide one"
+source = "sec. 2"
+width = 3
+
+[[variant]]
+id = "middle"
+extends = "wide"
+says = "the middle one"
+width = 2
+
+[[variant]]
+id = "slim"
+extends = "wide"
+says = "the slim one"
+width = 1
+
+[[claim]]
+id = "size"
+kind = "exact"
+says = "60,000 weights"
+source = "p. 1"
+metric = "size"
+variant = "wide"
+published = "60,000"
+cost = "instant"
+
+[[claim]]
+id = "error"
+kind = "value"
+says = "an error of 0.95 % | or so"
+source = "table 1"
+metric = "test/error"
+variant = "wide"
+published = "0.95"
+margin = 0.2
+margin_reason = "by decree"
+cost = "minutes"
+
+[[claim]]
+id = "order"
+kind = "order"
+says = "wide beats slim"
+source = "table 1"
+metric = "test/error"
+variants = ["wide", "slim"]
+cost = "minutes"
+
+[[claim]]
+id = "steps"
+kind = "speed"
+says = "it takes 1,425 steps"
+source = "p. 2"
+metric = "steps"
+variant = "wide"
+published = "1,425"
+target = "100 %"
+cost = "minutes"
+
+[[claim]]
+id = "holds"
+kind = "property"
+says = "mostly below one"
+source = "p. 3"
+metric = "test/error"
+variant = "wide"
+test = "< 1.0"
+share = 0.5
+margin_reason = "mostly"
+cost = "minutes"
+
+[[claim]]
+id = "falls"
+kind = "trend"
+says = "width helps"
+source = "p. 3"
+metric = "test/error"
+setting = "width"
+variants = ["slim", "middle", "wide"]
+direction = "falls"
+cost = "minutes"
+
+[[claim]]
+id = "ours"
+kind = "value"
+says = "a small setting of ours"
+source = "our records"
+metric = "test/error"
+variant = "slim"
+published = "3.1"
+proxy = true
+cost = "minutes"
+
+[[claim]]
+id = "later"
+kind = "value"
+says = "takes long"
+source = "table 2"
+metric = "steps"
+variant = "slim"
+published = "7"
+cost = "hours"
+"""
+WIDE = dict(enumerate([0.93, 0.99, 0.97, 0.90, 0.96]))
+SLIM = dict(enumerate([3.0, 3.1, 3.2, 3.05, 3.15]))
+MIDDLE = dict(enumerate([2.0, 2.1, 2.2, 2.05, 2.15]))
+STEPS = dict(enumerate([1400.0, 1500.0, math.inf, 1300.0, 1450.0]))
+MEASURED = {
+    "size": {"wide": {0: 60_000.0}},
+    "test/error": {"wide": WIDE, "middle": MIDDLE, "slim": SLIM},
+    "steps": {"wide": STEPS},
+}
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Claims:
+    path = tmp_path / "author2026_all" / "claims.toml"
+    path.parent.mkdir()
+    path.write_text(CLAIMS, encoding="utf-8")
+    return load_claims(path)
+
+
+def rows(claims: Claims, **more: Any) -> dict[str, dict[str, str]]:
+    verdicts = judge_all(claims, MEASURED)
+    table = report.verdict_table(claims, verdicts, measured=MEASURED, **more)
+    return {
+        v.id: dict(zip(table.heads, row, strict=True))
+        for v, row in zip(verdicts, table.rows, strict=True)
+    }
+
+
+def lines(page: report.Page, **how: Any) -> list[str]:
+    return report.render(page, **how).splitlines()
+
+
+def record(variant: str = "wide", seed: int = 0, **more: Any) -> Record:
+    values: dict[str, Any] = {
+        "paper": "author2026_all",
+        "variant": variant,
+        "seed": seed,
+        "part": "train",
+        "status": "ok",
+        "measurements": {"test/error": 1.0},
+        "key": "0" * 64,
+        "key_parts": {},
+        "started": "2026-01-01T00:00:00+00:00",
+        "wall_s": 1.0,
+        "cpu_s": 1.0,
+    }
+    return Record(**values | more)
+
+
+def result(claims: Claims, **more: Any) -> Result:
+    verdicts = tuple(judge_all(claims, MEASURED))
+    values: dict[str, Any] = {
+        "entry": entry(claims),
+        "verdicts": verdicts,
+        "evidence": Evidence(records=()),
+    }
+    return Result(**values | more)
+
+
+def entry(claims: Claims) -> Entry:
+    folder = claims.path.parent
+    return Entry(slug=folder.name, folder=folder, where=str(folder))
+
+
+def verdict(lane: str, **more: Any) -> Verdict:
+    values: dict[str, Any] = {
+        "id": "error",
+        "kind": "value",
+        "lane": lane,
+        "says": "",
+        "source": "",
+        "metric": "test/error",
+        "unit": "%",
+        "cost": "minutes",
+    }
+    return Verdict(**values | more)
+
+
+# Text
+
+
+def test_columns_are_aligned_and_numbers_set_to_the_right() -> None:
+    table = report.Table(
+        heads=("name", "n"), rows=[("a", "1"), ("long", "1,000")], right=frozenset({"n"})
+    )
+    assert lines([table]) == ["  name      n", "  a         1", "  long  1,000"]
+
+
+def test_a_column_that_is_empty_everywhere_is_left_out() -> None:
+    table = report.Table(heads=("a", "b", "c"), rows=[("1", "", "3")])
+    assert lines([table]) == ["  a  c", "  1  3"]
+
+
+def test_the_last_column_is_wrapped_beside_the_others_where_there_is_room() -> None:
+    words = "one two three four five six seven eight nine ten"
+    table = report.Table(heads=("a", "note"), rows=[("x", words)])
+    found = lines([table], width=40)
+    assert found[1:] == ["  x  one two three four five six seven", "     eight nine ten"]
+
+
+def test_the_last_column_stands_below_where_there_is_no_room() -> None:
+    words = "one two three four five six seven eight nine ten"
+    table = report.Table(heads=("a", "note"), rows=[("x" * 30, words)])
+    found = lines([table], width=50)
+    assert found[1:] == [
+        "  " + "x" * 30,
+        "      one two three four five six seven eight nine",
+        "      ten",
+    ]
+
+
+def test_lanes_are_painted_on_a_terminal_only() -> None:
+    table = report.Table(heads=("verdict",), rows=[("below",)])
+    assert "\x1b" not in report.render([table])
+    assert "\x1b[31mbelow" in report.render([table], colour=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "text"),
+    [
+        (0.9612, 3, "0.961"),
+        (1459.04, 1, "1,459.0"),
+        (60000.0, None, "60,000"),
+        (0.0123456, None, "0.01235"),
+        (12345.67, None, "12,345.7"),
+        (math.inf, 1, "never"),
+        (None, 1, "-"),
+        (0, None, "0"),
+    ],
+)
+def test_a_figure_reads_well(value: float | None, places: int | None, text: str) -> None:
+    assert report.figure(value, places) == text
+
+
+@pytest.mark.parametrize(
+    ("published", "places"),
+    [("0.95", 3), ("1,425", 1), ("12.0", 2), ("3e2", 1), ("1e-3", 4), (None, None)],
+)
+def test_our_figure_has_one_decimal_more_than_the_printed_one(
+    published: str | None, places: int | None
+) -> None:
+    assert decimals(published) == places
+
+
+@pytest.mark.parametrize(
+    ("sd", "places"), [(0.72, 2), (0.012, 3), (250, 0), (0, None), (None, None)]
+)
+def test_a_spread_has_two_significant_digits(sd: float | None, places: int | None) -> None:
+    assert spread_decimals(sd) == places
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "under a second"), (40, "40 s"), (250, "4 minutes"), (9000, "2.5 hours")],
+)
+def test_a_time_is_in_the_unit_people_use(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
+# Verdicts
+
+
+def test_a_value_shows_mean_and_spread_beside_the_printed_figure(claims: Claims) -> None:
+    row = rows(claims)["error"]
+    shown = row["published"], row["measured"], row["runs"], row["margin"], row["verdict"]
+    assert shown == ("0.95", "0.950 ± 0.035", "5", "± 0.2", "reproduced")
+
+
+def test_a_count_shows_no_decimals(claims: Claims) -> None:
+    assert rows(claims)["size"]["measured"] == "60,000"
+
+
+def test_an_order_shows_the_difference(claims: Claims) -> None:
+    assert rows(claims)["order"]["measured"].startswith("-2.15 ± ")
+
+
+def test_a_time_to_a_target_counts_the_misses(claims: Claims) -> None:
+    row = rows(claims)["steps"]
+    assert (row["measured"], row["runs"], row["margin"]) == ("1,450.0", "4 of 5", "× 1.25")
+
+
+def test_a_property_shows_the_share_of_runs(claims: Claims) -> None:
+    row = rows(claims)["holds"]
+    assert (row["measured"], row["unit"], row["margin"]) == ("100.0", "% of runs", "≥ 50")
+
+
+def test_a_trend_shows_its_direction_and_slope(claims: Claims) -> None:
+    row = rows(claims)["falls"]
+    assert row["published"] == "falls"
+    assert row["measured"].startswith("-1.0")
+
+
+def test_a_proxy_never_shows_its_figure_as_the_papers(claims: Claims) -> None:
+    table = report.verdict_table(claims, judge_all(claims, MEASURED))
+    row = next(dict(zip(table.heads, r, strict=True)) for r in table.rows if "ours" in r[0])
+    assert (row["claim"], row["published"]) == ("ours (proxy)", "-")
+    assert row["note"].startswith("our own setting, expected 3.1")
+
+
+def test_a_claim_that_was_not_run_says_how_to_run_it(claims: Claims) -> None:
+    row = rows(claims)["later"]
+    assert row["verdict"] == "not run"
+    assert row["note"] == "no run of 'slim'; ask for it with --cost hours"
+
+
+def test_the_best_baseline_has_a_column_only_where_there_is_one(claims: Claims) -> None:
+    best = {"error": BestBaseline(name="knn", value=0.97, n=1)}
+    assert rows(claims, baselines=best)["error"]["best baseline"] == "knn 0.970"
+    plain_page: report.Page = [report.verdict_table(claims, judge_all(claims, MEASURED))]
+    assert "best baseline" not in report.render(plain_page)
+
+
+def test_the_counting_line_counts_each_lane_once() -> None:
+    lanes = ["reproduced", "reproduced", "below", "inconclusive", "not run"]
+    found = report.counting([verdict(lane) for lane in lanes])
+    assert found == "2 of 5 claims reproduced, 1 below, 1 inconclusive, 1 not run"
+
+
+def test_the_counting_line_says_how_many_stand_after_holm() -> None:
+    tested = [verdict("reproduced", survives_holm=s) for s in (True, False, None)]
+    found = report.counting(tested)
+    assert found.endswith("; 2 of the 3 also hold after Holm's correction")
+
+
+def test_proxies_are_counted_apart() -> None:
+    found = report.counting([verdict("reproduced"), verdict("below", proxy=True)])
+    assert found == "1 of 1 claim reproduced; 0 of 1 proxy of ours reproduced, 1 below"
+
+
+def test_a_claim_that_holm_takes_away_says_so(claims: Claims) -> None:
+    lost = verdict("reproduced", survives_holm=False, note="inside")
+    table = report.verdict_table(claims, [lost])
+    assert table.rows[0][-1] == "inside; not after Holm's correction"
+
+
+def test_the_result_says_what_it_rests_on(claims: Claims) -> None:
+    evidence = Evidence(
+        records=(),
+        where={"wide": "local", "slim": "committed"},
+        stale=("slim",),
+        unreadable=(Path("runs/a.unreadable"),),
+        errors=(record(status="error", error="Traceback\nValueError: too much"),),
+    )
+    text = report.render(report.result_page(result(claims, evidence=evidence)))
+    assert "evidence: committed records of 1 variant; 1 from runs here" in text
+    assert "stale: the code has changed since the committed records of slim" in text
+    assert "set aside: 1 record that cannot be read, such as runs/a.unreadable" in text
+    assert "failed: 1 run, the first wide, seed 0: ValueError: too much" in text
+
+
+def test_altered_runs_show_means_and_no_verdict(claims: Claims) -> None:
+    runs = tuple(record(seed=s, measurements={"test/error": 1.0 + s}) for s in range(3))
+    altered = result(claims, verdicts=(), evidence=Evidence(records=runs))
+    text = report.render(report.result_page(altered, request="--set lr=1"))
+    assert "altered runs (--set lr=1): not judged as the paper's" in text
+    assert "2.0 ± 1.0" in text
+    assert "reproduced" not in text
+
+
+def test_json_has_what_the_design_promises_of_each_claim(claims: Claims) -> None:
+    found = report.to_json(result(claims))
+    promised = "id kind lane n mean interval published margin seeds_needed best_baseline".split()
+    assert found["paper"] == "author2026_all"
+    assert [name for name in promised if any(name not in c for c in found["claims"])] == []
+    assert sum(found["counts"].values()) == len(found["claims"])
+
+
+def test_json_of_altered_runs_has_measurements_and_no_claim(claims: Claims) -> None:
+    runs = (record(measurements={"steps": math.inf}),)
+    found = report.to_json(result(claims, verdicts=(), evidence=Evidence(records=runs)))
+    assert found["claims"] == []
+    assert found["measured"] == {"steps": {"wide": {"0": "inf"}}}
+
+
+# README
+
+
+def test_the_readme_table_stands_between_its_marks(claims: Claims) -> None:
+    readme = claims.path.parent / "README.md"
+    readme.write_text("# All\n\n<!-- table -->\nold\n<!-- /table -->\n\nend\n", encoding="utf-8")
+    text = report.rebuild_readme(entry(claims), result(claims))
+    assert "old" not in text
+    assert text.startswith("# All\n\n<!-- table -->\n| claim |")
+    assert text.endswith("0 committed runs.\n<!-- /table -->\n\nend\n")
+
+
+def test_rebuilding_a_readme_twice_changes_nothing(claims: Claims) -> None:
+    readme = claims.path.parent / "README.md"
+    readme.write_text("<!-- table --><!-- /table -->", encoding="utf-8")
+    once = report.rebuild_readme(entry(claims), result(claims))
+    readme.write_text(once, encoding="utf-8")
+    assert report.rebuild_readme(entry(claims), result(claims)) == once
+
+
+def test_a_bar_in_a_claim_does_not_break_the_markdown(claims: Claims) -> None:
+    row = next(
+        line for line in report.markdown_table(result(claims)).splitlines() if "`error`" in line
+    )
+    assert "0.95 % \\| or so" in row
+    assert row.replace("\\|", "").count("|") == 8
+
+
+@pytest.mark.parametrize("text", ["# No marks\n", "<!-- table -->\n", None])
+def test_a_readme_without_a_place_for_the_table_is_named(claims: Claims, text: str | None) -> None:
+    if text is not None:
+        (claims.path.parent / "README.md").write_text(text, encoding="utf-8")
+    with pytest.raises(PaperError, match=r"author2026_all/README\.md"):
+        report.rebuild_readme(entry(claims), result(claims))
+
+
+RECORDED = [e.slug for e in entries() if (e.folder / "measured.jsonl").exists()]
+
+
+@pytest.mark.parametrize("slug", RECORDED)
+def test_the_committed_readme_is_what_the_committed_records_say(slug: str) -> None:
+    paper = find(slug)
+    text = (paper.folder / "README.md").read_text(encoding="utf-8")
+    assert report.rebuild_readme(paper) == text
+
+
+# Papers and plans
+
+
+def test_a_broken_paper_stands_in_the_list_with_its_reason(claims: Claims) -> None:
+    broken = Entry(slug="bad", folder=Path(), where="bad", missing="no such module")
+    found = lines(report.list_page(report.listed([broken, entry(claims)])))
+    assert "broken: paper 'bad': no such module" in found[1]
+    assert "Everything at once (2026)" in found[2]
+    assert found[-1] == "2 papers, 1 broken"
+
+
+def test_a_claim_is_shown_with_the_margin_that_is_used(claims: Claims) -> None:
+    found = report.claim_json(claims, "steps")
+    assert found["margin"] == pytest.approx(math.log(1.25))
+    assert found["margin_reason"]
+
+
+def job(claims: Claims, *seeds: int) -> Job:
+    return Job(
+        entry=entry(claims),
+        variant="wide",
+        seeds=seeds,
+        keys=tuple("k" for _ in seeds),
+        key_parts=tuple({} for _ in seeds),
+        root=Path("runs"),
+    )
+
+
+def test_a_plan_says_what_runs_and_how_long(claims: Claims) -> None:
+    planned = Planned(
+        variant="wide",
+        part="train",
+        seeds=(0, 1, 2),
+        cached=(record(),),
+        jobs=(job(claims, 1), job(claims, 2)),
+        seconds=80.0,
+        basis="earlier runs here",
+    )
+    plan = Plan(entry=entry(claims), planned=(planned,), left_out={"later": "costs hours"})
+    text = report.render(report.plan_page(plan, 2))
+    assert "0:01:20" in text
+    assert "left out: later, costs hours" in text
+    assert text.endswith("1 variant, 2 runs to make, 1 cached; about 40 s on 2 workers\n")
+    assert report.plan_json(plan, 2)["planned"][0]["to_run"] == [1, 2]
+
+
+def test_a_plan_admits_that_it_does_not_know_the_time(claims: Claims) -> None:
+    planned = Planned(variant="wide", part="train", seeds=(0,), cached=(), jobs=(job(claims, 0),))
+    known = replace(planned, seconds=10.0)
+    nothing = Plan(entry=entry(claims), planned=(planned,), left_out={})
+    some = Plan(entry=entry(claims), planned=(planned, known), left_out={})
+    assert report.plan_line(nothing, 1).endswith("not known before the first run")
+    assert report.plan_line(some, 1).endswith("about 10 s on 1 worker, and 1 of unknown time")
+
+
+def test_reasons_of_many_seeds_stand_in_one_line() -> None:
+    reasons = {f"wide, seed {seed}": ["the paper's code changed"] for seed in (0, 1, 2, 5)}
+    found = lines(report.why_page(reasons))
+    assert found[1] == "  wide     0-2, 5  the paper's code changed"
+    assert found[-1] == "4 runs to make"
