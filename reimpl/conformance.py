@@ -1,7 +1,7 @@
 """What every paper owes, checked without a test of its author's.
 
-A check yields what is wrong, each time with the culprit's name; nothing means that all is well. Those of an `Entry`
-look at the folder, those of a `Trial` at one variant that the harness trains.
+A check yields what is wrong, each time with the culprit's name; nothing means that all is well.
+Those of an `Entry` look at the paper, those of a `Trial` at one variant that the harness trains.
 """
 
 import ast
@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from reimpl.context import RunContext
     from reimpl.paper import Batch, Data, Measurements, Paper
 
+Look = Callable[[Entry], Iterable[str]]
+"""A check of a paper."""
 MODEL_LINES = 150
 HARNESS = frozenset({"reimpl.claims", "reimpl.errors", "reimpl.paper"})
 """What a paper may know of it."""
-NOT_FOR_PAPERS = frozenset(
-    "argparse baselines click datasets lightning pytorch_lightning ray typer wandb".split()
-)
-"""A paper parses no arguments, fetches nothing and calls no tracker or cluster: the harness does."""
+ARGUMENTS, TOOLS = ("argparse", "click", "typer"), ("datasets", "ray", "wandb")
+NOT_FOR_PAPERS = frozenset((*ARGUMENTS, *TOOLS, "baselines", "lightning", "pytorch_lightning"))
+"""A paper parses no arguments, fetches nothing and calls no tracker or cluster."""
 SEEDS = (0, 1)
 EPOCHS = 2
 """Steps that a vectorised variant is followed for; the second one shows the optimiser's memory."""
@@ -47,14 +48,13 @@ SHOWN = 3
 """Problems of one kind that are written out."""
 
 _MARKS = (
-    "tab table tables fig figs figure figures sec secs section sections eq eqs equation equations "
-    "p pp page pages app appendix ch chap chapter line lines note footnote box alg algorithm listing "
-    "theorem lemma proposition corollary definition example problem experiment"
+    r"tab(le)?s?|fig(ure)?s?|sec(tion)?s?|eq(uation)?s?|pp?|pages?|app(endix)?|ch(ap(ter)?)?|lines?"
+    r"|(foot)?note|box|alg(orithm)?|listing|theorem|lemma|proposition|corollary|definition|example"
 )
 _PLACE = re.compile(
-    rf"(§|\b(?i:{'|'.join(_MARKS.split())})\b\.?)\s*[(\"'‘“]?[\dA-Z]"
-    r"|\b(?i:abstract|caption|introduction|conclusions?|footnote|unconfirmed)\b"
-    r"|\b(?i:the \S+ (problem|experiment|theorem|section|table|figure))\b"
+    rf"(§|\b(?i:{_MARKS})\b\.?)\s*[(\"'‘“]?[\dA-Z]"
+    r"|\b(?i:abstract|caption|introduction|conclusions?|unconfirmed)\b"
+    r"|\b(?i:the \S+ (problem|experiment|theorem|section|table|figure))\b"  # called by its name
 )
 
 
@@ -84,39 +84,43 @@ def check(entry: Entry) -> list[Finding]:
     if entry.broken is not None:
         return [Finding(what="claims.toml reads", ok=False, detail=entry.broken)]
     found = [Finding(what="claims.toml reads", ok=True)]
-    found += [_finding(what, entry, partial(look, entry)) for what, look in FOLDER_CHECKS.items()]
-    found += [_finding(*row) for row in _file_checks(entry)]
-    found.append(_note("every variant is spoken of", unspoken_variants(entry)))
-    loads = _finding("the Python imports", entry, partial(loading_problems, entry))
-    return [*found, loads, *(_check_python(entry) if loads.ok else [])]
+    found += [_finding(what, entry, look) for what, look in FOLDER_CHECKS.items()]
+    found += [_of_file(name, entry) for name in FILE_CHECKS]
+    found.append(_note("every variant is spoken of", entry, unspoken_variants))
+    loads = _finding("the Python imports", entry, loading_problems)
+    return [*found, loads, *(_check_code(entry) if loads.ok else [])]
 
 
-def _check_python(entry: Entry) -> list[Finding]:
+def _check_code(entry: Entry) -> list[Finding]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        found = [_finding(what, entry, partial(look, entry)) for what, look in CODE_CHECKS.items()]
-        found.append(_note("unconfirmed counts", unconfirmed_counts(entry)))
-        if list(missing_parts(entry)) or not trained_variants(entry):
-            return found
-        found += [
-            _finding(what, entry, partial(_tried, entry, look))
-            for what, look in TRIAL_CHECKS.items()
-        ]
+        found = [_finding(what, entry, look) for what, look in CODE_CHECKS.items()]
+        found.append(_note("unconfirmed counts hold", entry, unconfirmed_counts))
+        if trained_variants(entry) and not list(missing_parts(entry)):
+            found.append(_note("example", entry, untried))
+            found += [_finding(what, entry, partial(_tried, look)) for what, look in TRIALS]
     return found
 
 
-def _finding(what: str, entry: Entry, look: Callable[[], Iterable[str]]) -> Finding:
+def _finding(what: str, entry: Entry, look: Look) -> Finding:
     """What a check says; a paper's own error is a problem like others."""
     try:
-        problems = list(look())
+        problems = list(look(entry))
     except Exception as error:
         problems = [_said(error, entry.folder)]
     return Finding(what=what, ok=not problems, detail=_some(problems))
 
 
-def _note(what: str, remarks: Iterable[str]) -> Finding:
-    return Finding(what=what, ok=True, detail=_some(list(remarks)))
+def _note(what: str, entry: Entry, look: Look) -> Finding:
+    """What is worth knowing and no fault."""
+    return replace(_finding(what, entry, look), ok=True)
+
+
+def _of_file(name: str, entry: Entry) -> Finding:
+    if not (entry.folder / name).exists():
+        return Finding(what=name, ok=True, detail="none")
+    return _finding(name, entry, FILE_CHECKS[name])
 
 
 def _some(problems: list[str]) -> str:
@@ -218,14 +222,8 @@ def long_model(entry: Entry) -> Iterator[str]:
 # README.md and measured.jsonl
 
 
-def _file_checks(entry: Entry) -> Iterator[tuple[str, Entry, Callable[[], Iterable[str]]]]:
-    for name, look in FILE_CHECKS.items():
-        if (entry.folder / name).exists():
-            yield f"{name} is sound", entry, partial(look, entry)
-
-
 def readme_problems(entry: Entry) -> Iterator[str]:
-    """A README that does not open with its paper, or whose table is not the one the records give."""
+    """A README that does not open with its paper, or whose table is not what the records give."""
     from reimpl.report import rebuild_readme
 
     text = (entry.folder / "README.md").read_text(encoding="utf-8")
@@ -312,7 +310,7 @@ def _global_state() -> dict[str, Any]:
 
     return {
         "torch's random numbers": torch.get_rng_state().tolist(),
-        "NumPy's random numbers": str(np.random.get_state(legacy=False)),  # noqa: NPY002
+        "NumPy's random numbers": str(np.random.get_state(legacy=False)),
         "Python's random numbers": random.getstate(),
         "torch's default type": torch.get_default_dtype(),
         "torch's threads": torch.get_num_threads(),
@@ -401,13 +399,13 @@ def untrainable_variants(entry: Entry) -> Iterator[str]:
         spoken |= set(variants_of(claim))
         run |= set() if isinstance(claim, Exact) or claim.needs else set(variants_of(claim))
     for variant in claims.variants.values():
-        never_run = variant.id in spoken - run  # it is counted, or waits for what its claim needs
+        never_run = variant.id in spoken - run  # only counted, or its claims need what is not here
         if variant.recipe is None and variant.id not in fit and not never_run:
-            yield f"variant '{variant.id}' has neither a recipe (epochs, batch_size, lr) nor a `fit`"
+            yield f"variant '{variant.id}' has no recipe (epochs, batch_size, lr) and no `fit`"
 
 
 def missing_parts(entry: Entry) -> Iterator[str]:
-    """What the harness needs to train, and the paper does not give."""
+    """What training needs and the paper does not give."""
     if trained_variants(entry):
         paper = entry.load()
         parts = ("model", "data", "loss", "metrics")
@@ -418,13 +416,13 @@ def missing_parts(entry: Entry) -> Iterator[str]:
 
 
 def trial(entry: Entry, variant: Variant) -> Trial | None:
-    """The variant on the paper's example, or on its data where none have to be fetched; else None."""
+    """The variant on the paper's example, or on its data; None where these must be fetched."""
     from reimpl.paper import Seeds
 
     paper = entry.load()
     if paper.example is not None:
         batch = paper.example(variant)
-    elif paper.data is None or _far(entry):
+    elif paper.data is None or entry.claims.sources:
         return None
     else:
         rows = paper.data(variant, {}, Seeds(SEEDS[0])).train
@@ -433,11 +431,14 @@ def trial(entry: Entry, variant: Variant) -> Trial | None:
     return Trial(paper=plain, claims=entry.claims, variant=variant, batch=batch)
 
 
-def _far(entry: Entry) -> bool:
-    return bool(entry.claims.sources)
+def untried(entry: Entry) -> Iterator[str]:
+    """Why variants are not tried, or not on an example."""
+    if entry.load().example is None:
+        tried = "the data have to be fetched, so no variant is tried"
+        yield f"none: {tried}" if entry.claims.sources else "none: variants are tried on the data"
 
 
-def _tried(entry: Entry, look: Callable[[Trial], Iterable[str]]) -> Iterator[str]:
+def _tried(look: Callable[[Trial], Iterable[str]], entry: Entry) -> Iterator[str]:
     """A check of every trained variant; each problem with the variant's name."""
     for variant in trained_variants(entry):
         try:
@@ -496,7 +497,8 @@ def metric_problems(trial: Trial) -> Iterator[str]:
         if name not in known:
             yield f"metric '{name}' is no split/{name} of claims.toml"
         if tuple(value.shape) != (rows,):
-            yield f"metric '{name}' has shape {tuple(value.shape)}, not one value per example ({rows},)"
+            shape = tuple(value.shape)
+            yield f"metric '{name}' has shape {shape}, not one value per example ({rows},)"
         elif not value.isfinite().all():
             yield f"metric '{name}' is not finite"
 
@@ -592,27 +594,27 @@ def _train(trial: Trial, model: "nn.Module", *, epochs: int) -> None:
             optimiser.shrink(parameters, phases.shrink)
 
 
-FOLDER_CHECKS: Mapping[str, Callable[[Entry], Iterable[str]]] = {
+FOLDER_CHECKS: Mapping[str, Look] = {
     "every claim cites a place": claims_without_a_place,
     "every metric is defined": vague_definitions,
     "every setting is used": unused_settings,
     "the paper stands alone": forbidden_imports,
     "model.py is short": long_model,
 }
-FILE_CHECKS: Mapping[str, Callable[[Entry], Iterable[str]]] = {
+FILE_CHECKS: Mapping[str, Look] = {
     "README.md": readme_problems,
     "measured.jsonl": record_problems,
 }
-CODE_CHECKS: Mapping[str, Callable[[Entry], Iterable[str]]] = {
+CODE_CHECKS: Mapping[str, Look] = {
     "importing does nothing else": side_effects,
     "every exact claim holds": failing_exact_claims,
     "every variant can be trained": untrainable_variants,
     "training has its parts": missing_parts,
 }
-TRIAL_CHECKS: Mapping[str, Callable[[Trial], Iterable[str]]] = {
-    "the model runs and the loss is a finite scalar": loss_problems,
-    "every gradient reaches a parameter": gradient_problems,
-    "a step of every recipe changes the network": step_problems,
-    "metrics are one value per example": metric_problems,
-    "seeds in a batch train as alone": vectorised_problems,
-}
+TRIALS: Sequence[tuple[str, Callable[[Trial], Iterable[str]]]] = (
+    ("the model runs and the loss is a finite scalar", loss_problems),
+    ("every gradient reaches a parameter", gradient_problems),
+    ("a step of every recipe changes the network", step_problems),
+    ("metrics are one value per example", metric_problems),
+    ("seeds in a batch train as alone", vectorised_problems),
+)

@@ -86,7 +86,7 @@ def execute(job: Job, emit: "Emit") -> list[Record] | Probe:
         ReimplError: a mistake of the user's (no data, a paper that cannot be imported).
     """
     if job.part == "probe":
-        return _probe(job)
+        return _probe_or_nothing(job)
     store = Store(job.root)
     with _alone(store, job):
         kept = {} if job.force else _kept(store, job)
@@ -166,7 +166,7 @@ def _record(job: Job, store: Store, emit: "Emit") -> list[Record]:
     clock = _Clock()
     try:
         if job.part == "counts":
-            return [_make(job, job.seeds[0], clock, measurements=_counts(paper, variant))]
+            return [_make(job, job.seeds[0], clock, measurements=_counts(paper, variant, claims))]
         contexts = [_context(job, paper, variant, claims, seed, store, emit) for seed in job.seeds]
         if job.part == "baseline":
             return [_run_baseline(job, paper, claims, contexts[0], clock)]
@@ -218,10 +218,10 @@ def _checked(measured: Mapping[str, Any], claims: Claims) -> dict[str, float | b
     }
 
 
-def _counts(paper: "Paper", variant: Variant) -> dict[str, float | bool | None]:
+def _counts(paper: "Paper", variant: Variant, claims: Claims) -> dict[str, float | bool | None]:
     if paper.counts is None:
         raise RunError(f"{paper.slug}: an exact claim needs the paper's `counts`")
-    return dict(paper.counts(variant))
+    return {name: v for name, v in paper.counts(variant).items() if name in claims.metrics}
 
 
 def _context(
@@ -358,6 +358,16 @@ def own_model(spec: str) -> Any:
         raise RequestError(f"--model {spec}: {file.name} has no '{name}'") from None
     except Exception as error:
         raise RequestError(f"--model {spec}: {type(error).__name__}: {error}") from error
+
+
+def _probe_or_nothing(job: Job) -> Probe:
+    """A try that breaks gives no estimate; the run itself will say what is wrong."""
+    try:
+        return _probe(job)
+    except Exception as error:
+        if isinstance(error, ReimplError) and not isinstance(error, RunError):
+            raise
+        return Probe(seconds=0.0, memory_mb=0.0)
 
 
 def _probe(job: Job) -> Probe:

@@ -199,6 +199,7 @@ class _Planner:
         self.entry = registry.find(request.paper, request.papers)
         self.claims = self.entry.claims
         self.store = Store(request.root)
+        _check_device(request.device)
         if request.model:
             from reimpl.jobs import own_model
 
@@ -452,6 +453,18 @@ class _Planner:
         if known is None:
             return replace(planned, basis="not known before the first run")
         return replace(planned, seconds=known[0] * count, basis=known[1])
+
+
+def _check_device(name: str) -> None:
+    """A device that is not there shows now, not in every run."""
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise RequestError(f"--device {name}: no such device here; see `reimpl doctor`") from None
 
 
 def _read_probes(path: Path) -> dict[str, Probe]:

@@ -318,7 +318,7 @@ def test_a_count_shows_no_decimals(claims: Claims) -> None:
 
 
 def test_an_order_shows_the_difference(claims: Claims) -> None:
-    assert rows(claims)["order"]["measured"].startswith("-2.15 ± ")
+    assert rows(claims)["order"]["measured"].startswith("-2.150 ± ")
 
 
 def test_a_time_to_a_target_counts_the_misses(claims: Claims) -> None:
@@ -406,7 +406,18 @@ def test_altered_runs_show_means_and_no_verdict(claims: Claims) -> None:
 
 def test_json_has_what_the_design_promises_of_each_claim(claims: Claims) -> None:
     found = report.to_json(result(claims))
-    promised = "id kind lane n mean interval published margin seeds_needed best_baseline".split()
+    promised = [
+        "id",
+        "kind",
+        "lane",
+        "n",
+        "mean",
+        "interval",
+        "published",
+        "margin",
+        "seeds_needed",
+        "best_baseline",
+    ]
     assert found["paper"] == "author2026_all"
     assert [name for name in promised if any(name not in c for c in found["claims"])] == []
     assert sum(found["counts"].values()) == len(found["claims"])
@@ -424,9 +435,11 @@ def test_json_of_altered_runs_has_measurements_and_no_claim(claims: Claims) -> N
 
 def test_the_readme_table_stands_between_its_marks(claims: Claims) -> None:
     readme = claims.path.parent / "README.md"
-    readme.write_text("# All\n\n<!-- table -->\nold\n<!-- /table -->\n\nend\n", encoding="utf-8")
+    readme.write_text(
+        "# All\n\n<!-- table -->\nearlier\n<!-- /table -->\n\nend\n", encoding="utf-8"
+    )
     text = report.rebuild_readme(entry(claims), result(claims))
-    assert "old" not in text
+    assert "earlier" not in text
     assert text.startswith("# All\n\n<!-- table -->\n| claim |")
     assert text.endswith("0 committed runs.\n<!-- /table -->\n\nend\n")
 

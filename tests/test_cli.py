@@ -1,0 +1,490 @@
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from reimpl import cli, reproduction
+from reimpl.cli.app import app
+from reimpl.records import Record, Store, read_measured
+from reimpl.registry import find
+
+TWO = [15.5, 15.9, 16.0, 15.7, 16.1]
+ONE = [24.0, 24.5, 23.9, 24.2, 24.1]
+CSV = """variant,seed,metric,value
+two-inputs,0,test/error,15.5
+two-inputs,1,test/error,15.9
+two-inputs,2,test/error,16.1
+"""
+
+
+class Said(SimpleNamespace):
+    """What a command wrote, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+def reimpl(*words: object) -> Said:
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    return Said(status=done.exit_code, out=done.stdout, err=done.stderr)
+
+
+def on(folder: Path, command: str, *words: object) -> Said:
+    return reimpl(command, "tiny", "--papers", folder, *words)
+
+
+def keep(folder: Path, measured: Mapping[str, Sequence[float]]) -> None:
+    """Records of the current code, as if it had run."""
+    entry = find(folder.name, [folder])
+    store = Store(reproduction.Request(paper="").root)
+    for name, values in measured.items():
+        keys = reproduction.current_keys(entry, entry.claims.variant(name), "train")
+        for seed, value in enumerate(values):
+            key, parts = keys(seed)
+            store.write(
+                Record(
+                    paper=entry.slug,
+                    variant=name,
+                    seed=seed,
+                    part="train",
+                    status="ok",
+                    measurements={"test/error": value},
+                    key=key,
+                    key_parts=parts,
+                    started="2026-01-01T00:00:00+00:00",
+                    wall_s=0.1,
+                    cpu_s=0.1,
+                )
+            )
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def claims_of(said: Said) -> dict[str, dict[str, Any]]:
+    return {claim["id"]: claim for claim in json.loads(said.out)["claims"]}
+
+
+# Reading
+
+
+def test_the_list_names_each_paper(tiny_paper: Path) -> None:
+    said = reimpl("list", "--papers", tiny_paper)
+    assert said.status == 0
+    assert "tiny2026_logistic" in said.out
+    assert "rumelhart1986_backprop" in said.out
+
+
+def test_the_list_as_json_counts_claims(tiny_paper: Path) -> None:
+    papers = json.loads(reimpl("list", "--papers", tiny_paper, "--json").out)["papers"]
+    tiny = next(paper for paper in papers if paper["slug"] == "tiny2026_logistic")
+    assert (tiny["claims"], tiny["variants"], tiny["records"]) == (3, 2, 0)
+
+
+def test_the_list_shows_a_broken_paper_as_broken_and_goes_on(tiny_paper: Path) -> None:
+    edit(tiny_paper / "claims.toml", 'kind = "exact"', 'kind = "exakt"')
+    said = reimpl("list", "--papers", tiny_paper)
+    assert said.status == 0
+    assert "broken: tiny2026_logistic/claims.toml: claim 'parameters'" in said.out
+    assert "Did you mean 'exact'?" in said.out
+
+
+def test_the_quick_way_to_the_list_prints_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reimpl", "list"])
+    cli.main()
+    assert capsys.readouterr().out == reimpl("list").out
+
+
+def test_show_names_claims_variants_and_gaps(tiny_paper: Path) -> None:
+    said = on(tiny_paper, "show")
+    assert said.status == 0
+    assert "two-beat-one" in said.out
+    assert "one-input" in said.out
+    assert "torch's own initial weights" in said.out
+    assert said.out.endswith("3 claims, 2 variants, 0 deviations, 1 gap\n")
+
+
+def test_show_of_one_claim_gives_the_margin_and_its_reason(tiny_paper: Path) -> None:
+    said = on(tiny_paper, "show", "--claim", "test-error")
+    assert "a tenth of the error" in said.out
+    assert "two-beat-one" not in said.out
+
+
+def test_show_as_json_holds_every_claim_with_its_margin(tiny_paper: Path) -> None:
+    found = json.loads(on(tiny_paper, "show", "--json").out)
+    assert {c["id"]: c["margin"] for c in found["claims"]} == {
+        "parameters": 0.5,
+        "test-error": 1.5,
+        "two-beat-one": None,
+    }
+
+
+def test_verdict_judges_the_records_without_running(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO, "one-input": ONE})
+    said = on(tiny_paper, "verdict")
+    assert said.status == 0
+    assert "15.84 ± 0.24" in said.out
+    assert said.out.rstrip().splitlines()[-1].startswith("2 of 3 claims reproduced, 1 not run")
+
+
+def test_verdict_as_json_has_the_shape_of_the_design(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    claim = claims_of(on(tiny_paper, "verdict", "--json"))["test-error"]
+    wanted = {"kind": "value", "lane": "reproduced", "n": 5, "published": "15.9", "margin": 1.5}
+    assert {name: claim[name] for name in wanted} == wanted
+    assert claim["mean"] == pytest.approx(15.84)
+    assert claim["interval"][0] < 15.84 < claim["interval"][1]
+    assert claim["seeds_needed"] is None
+    assert claim["best_baseline"] is None
+
+
+def test_strict_ends_with_1_when_a_claim_is_below(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": ONE})
+    assert on(tiny_paper, "verdict").status == 0
+    assert on(tiny_paper, "verdict", "--strict").status == 1
+
+
+def test_strict_ends_with_1_when_a_hint_is_off(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": ONE[:1]})
+    assert claims_of(on(tiny_paper, "verdict", "--json"))["test-error"]["lane"] == "off"
+    assert on(tiny_paper, "verdict", "--strict").status == 1
+
+
+def test_a_record_that_was_cut_in_half_is_named_and_the_others_are_judged(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    first = next(Path(os.environ["REIMPL_RUNS"]).glob("*/*/0-*.json"))
+    first.write_text(first.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    said = on(tiny_paper, "verdict")
+    assert said.status == 0
+    assert "set aside: 1 record that cannot be read" in said.out
+    assert "4 seeds" not in said.out
+
+
+# Numbers from somewhere else
+
+
+def test_judge_reads_a_spreadsheet(tiny_paper: Path, tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text(CSV, encoding="utf-8")
+    said = reimpl("judge", tiny_paper / "claims.toml", "--measurements", numbers, "--json")
+    assert said.status == 0
+    assert claims_of(said)["test-error"]["lane"] == "reproduced"
+
+
+def test_judge_reads_json_and_prints_a_table(tiny_paper: Path, tmp_path: Path) -> None:
+    rows = [
+        {"variant": "two-inputs", "seed": seed, "metric": "test/error", "value": value}
+        for seed, value in enumerate(ONE)
+    ]
+    numbers = tmp_path / "numbers.json"
+    numbers.write_text(json.dumps(rows), encoding="utf-8")
+    said = reimpl("judge", tiny_paper / "claims.toml", "--measurements", numbers, "--strict")
+    assert said.status == 1
+    assert "0 of 3 claims reproduced, 1 below, 2 not run" in said.out
+
+
+def test_judge_names_the_line_with_an_unknown_variant(tiny_paper: Path, tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.csv"
+    numbers.write_text(CSV.replace("two-inputs,1", "two-input,1"), encoding="utf-8")
+    said = reimpl("judge", tiny_paper / "claims.toml", "--measurements", numbers)
+    assert said.status == 2
+    assert "numbers.csv" in said.err
+    assert "Did you mean 'two-inputs'" in said.err
+
+
+# Running
+
+
+@pytest.fixture
+def quick(tiny_paper: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny paper with one epoch and two seeds."""
+    monkeypatch.setattr("reimpl.jobs.PROBE_SECONDS", 0.05)
+    edit(tiny_paper / "claims.toml", "epochs = 10", "epochs = 1")
+    edit(tiny_paper / "claims.toml", "seeds = 5", "seeds = 2")
+    return tiny_paper
+
+
+def test_reproduce_runs_judges_and_the_second_time_runs_nothing(quick: Path) -> None:
+    said = on(quick, "reproduce", "--engine", "inprocess")
+    assert said.status == 0
+    assert "2 variants, 5 runs to make, 0 cached" in said.err
+    assert "1 of 3 claims reproduced" in said.out
+    again = on(quick, "reproduce", "--engine", "inprocess")
+    assert "0 runs to make, 5 cached; nothing to run" in again.err
+    assert again.out == said.out
+
+
+def test_reproduce_as_json_keeps_stdout_clean(quick: Path) -> None:
+    said = on(quick, "reproduce", "--engine", "inprocess", "--claim", "parameters", "--json")
+    assert claims_of(said)["parameters"]["mean"] == 3
+
+
+def test_runs_with_other_settings_are_never_judged_as_the_papers(quick: Path) -> None:
+    words = ["--engine", "inprocess", "--set", "lr=0.5", "--variant", "two-inputs"]
+    said = on(quick, "reproduce", *words)
+    assert said.status == 0
+    assert "altered runs (--set lr=0.5): not judged as the paper's" in said.out
+    assert "reproduced" not in said.out
+    lanes = {c["lane"] for c in claims_of(on(quick, "verdict", "--json")).values()}
+    assert lanes == {"not run"}
+
+
+def test_runs_with_somebodys_own_model_are_never_judged_as_the_papers(
+    quick: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.linear = nn.Linear(2, 1)\n"
+        "    def forward(self, X):\n"
+        "        return self.linear(X).flatten()\n",
+        encoding="utf-8",
+    )
+    words = ["--engine", "inprocess", "--model", f"{mine}:Net", "--variant", "two-inputs", "--json"]
+    found = json.loads(on(quick, "reproduce", *words).out)
+    assert found["claims"] == []
+    assert set(found["measured"]["test/error"]["two-inputs"]) == {"0", "1"}
+
+
+def test_a_run_that_fails_ends_with_1_and_loses_no_other(quick: Path) -> None:
+    check = '    assert model.linear.in_features == 2, "no such luck"\n'
+    before, after = "    X, y = batch\n", "    return nn"
+    edit(quick / "__init__.py", before + after, before + check + after)
+    said = on(quick, "reproduce", "--engine", "inprocess")
+    assert said.status == 1
+    assert "failed: one-input, seed 0: AssertionError: no such luck" in said.err
+    claims = claims_of(on(quick, "verdict", "--json"))
+    assert claims["two-beat-one"]["lane"] == "error"
+    assert claims["test-error"]["n"] == 2
+
+
+def test_an_interrupt_ends_with_130_and_says_what_is_kept(
+    quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_words: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduction, "reproduce", interrupted)
+    said = on(quick, "reproduce", "--claim", "parameters")
+    assert said.status == 130
+    assert said.err.endswith(
+        "interrupted; 0 finished runs kept, and the same command goes on from there\n"
+    )
+
+
+def test_an_interrupt_of_any_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reimpl.registry.entries", interrupted)
+    said = reimpl("list")
+    assert (said.status, said.err) == (130, "reimpl: interrupted\n")
+
+
+def test_the_plan_tells_cached_from_new_and_what_is_left_out(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO[:3]})
+    said = on(tiny_paper, "plan", "--no-probe", "--cost", "instant")
+    assert "left out: test-error, costs minutes" in said.out
+    found = json.loads(on(tiny_paper, "plan", "--claim", "test-error", "--json").out)
+    assert found["planned"][0]["cached"] == [0, 1, 2]
+    assert found["planned"][0]["to_run"] == [3, 4]
+
+
+def test_why_rerun_names_the_part_that_changed(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    edit(tiny_paper / "claims.toml", "lr = 0.2", "lr = 0.1")
+    said = on(tiny_paper, "why-rerun", "--claim", "test-error")
+    assert said.status == 0
+    assert "0-4  the variant's recipe or settings changed" in said.out
+
+
+def test_record_promotes_the_runs_and_rebuilds_the_table(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    readme = tiny_paper / "README.md"
+    readme.write_text("# Tiny\n<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    said = on(tiny_paper, "record")
+    assert said.status == 0
+    assert "5 records, 5 of them new" in said.out
+    assert len(read_measured(tiny_paper / "measured.jsonl")) == 5
+    assert "15.84 ± 0.24" in readme.read_text(encoding="utf-8")
+    assert "is as it was" in on(tiny_paper, "record").out
+
+
+def test_record_writes_nothing_when_the_readme_has_no_place(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    said = on(tiny_paper, "record")
+    assert said.status == 2
+    assert "write the lines <!-- table --> and <!-- /table -->" in said.err
+    assert not (tiny_paper / "measured.jsonl").exists()
+
+
+def test_verdicts_fall_back_on_the_committed_records_and_say_so(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    (tiny_paper / "README.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    on(tiny_paper, "record")
+    shutil.rmtree(os.environ["REIMPL_RUNS"])
+    said = on(tiny_paper, "verdict")
+    assert "committed records of 1 variant; nothing was run here" in said.out
+    assert "1 of 3 claims reproduced" in said.out
+
+
+# Data and checks
+
+
+def test_data_of_a_paper_that_makes_its_own(tiny_paper: Path) -> None:
+    assert on(tiny_paper, "data").out == "this paper names no data: it makes its own\n"
+
+
+def test_data_that_cannot_be_had_name_the_three_ways(tiny_paper: Path) -> None:
+    block = '[data.points]\nhub = "org/points"\nrevision = "abc"\nsplits = { train = 3 }\n'
+    edit(tiny_paper / "claims.toml", "[metric.parameters]", f"{block}\n[metric.parameters]")
+    said = on(tiny_paper, "data")
+    assert said.status == 2
+    assert "Three ways to get it" in said.err
+
+
+def test_doctor_looks_at_everything_and_names_no_key(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    monkeypatch.delenv("WANDB_MODE")
+    said = reimpl("doctor", "--papers", tiny_paper)
+    assert said.status == 0
+    assert "torch" in said.out
+    assert "mode online" in said.out
+    assert "0123456789abcdef" not in said.out + said.err
+
+
+def test_doctor_warns_of_a_broken_paper_and_a_folder_that_is_none(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    (tiny_paper / "claims.toml").write_text("[paper", encoding="utf-8")
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    said = reimpl("doctor", "--papers", tiny_paper, "--runs", tmp_path / "taken" / "runs", "--json")
+    state = {check["what"]: check["state"] for check in json.loads(said.out)["checks"]}
+    assert (state["tiny2026_logistic"], state["runs"]) == ("warn", "warn")
+
+
+def test_check_fails_on_a_broken_paper(tiny_paper: Path) -> None:
+    edit(tiny_paper / "claims.toml", 'source = "table 1"', "")
+    said = reimpl("check", tiny_paper)
+    assert said.status == 1
+    assert "missing key 'source'" in said.out
+
+
+# The user's mistakes
+
+
+def mistake(*words: object) -> str:
+    """The one line of a command that ends with status 2."""
+    said = reimpl(*words)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("reimpl: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_an_unknown_paper_gets_a_near_one() -> None:
+    assert "Did you mean 'rumelhart1986'" in mistake("verdict", "rumelhard1986")
+
+
+def test_an_ambiguous_paper_lists_the_matches(tiny_paper: Path) -> None:
+    shutil.copytree(tiny_paper, tiny_paper.parent / "tiny2027_again")
+    said = mistake("verdict", "tiny", "--papers", tiny_paper.parent)
+    assert "ambiguous: tiny2026_logistic, tiny2027_again" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["reproduce", "--variant", "two-input"], "Did you mean 'two-inputs'"),
+        (["reproduce", "--claim", "test-eror"], "Did you mean 'test-error'?"),
+        (["reproduce", "--set", "learning=1", "--variant", "two-inputs"], "has no key 'learning'"),
+        (["reproduce", "--set", "lr"], "write KEY=VALUE"),
+        (["reproduce", "--set", "lr=fast", "--variant", "two-inputs"], "must be a number"),
+        (["reproduce", "--model", "none.py:Net"], "with a file that exists"),
+        (["reproduce", "--wandb", "online"], "Run `wandb login`"),
+        (["reproduce", "--wandb", "of"], "unknown mode 'of'"),
+        (["reproduce", "--device", "gpu0"], "--device gpu0"),
+        (["show", "--claim", "test-eror"], "Did you mean 'test-error'?"),
+        (["record"], "no place for the table"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_mistake_is_one_line_and_status_2(tiny_paper: Path, words: list[str], hint: str) -> None:
+    command, *rest = words
+    assert hint in mistake(command, "tiny", "--papers", tiny_paper, *rest)
+
+
+def test_a_misspelt_key_in_claims_is_one_line_and_status_2(tiny_paper: Path) -> None:
+    edit(tiny_paper / "claims.toml", "margin = 1.5", "margn = 1.5")
+    assert "Did you mean 'margin'" in mistake("verdict", "tiny", "--papers", tiny_paper)
+
+
+def test_a_claim_without_source_is_one_line_and_status_2(tiny_paper: Path) -> None:
+    edit(tiny_paper / "claims.toml", 'source = "table 1"', "")
+    line = mistake("reproduce", "tiny", "--papers", tiny_paper)
+    assert "claim 'test-error': missing key 'source'" in line
+
+
+def test_a_paper_that_cannot_be_imported_names_file_and_line(tiny_paper: Path) -> None:
+    edit(tiny_paper / "__init__.py", "import torch\n", "import torch\nimport nowhere_to_be_found\n")
+    line = mistake("reproduce", "tiny", "--papers", tiny_paper, "--engine", "inprocess").lower()
+    assert "no module named 'nowhere_to_be_found'" in line
+    assert "tiny2026_logistic/__init__.py:4" in line
+
+
+def test_a_folder_for_records_that_is_a_file_is_one_line_and_status_2(
+    quick: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("", encoding="utf-8")
+    said = on(quick, "reproduce", "--runs", taken, "--engine", "inprocess")
+    assert said.status == 2
+    assert said.err.splitlines()[-1].startswith(f"reimpl: {taken}")
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--cost", "days"], ["--engine", "steam"]])
+def test_an_option_out_of_range_ends_with_2(tiny_paper: Path, words: list[str]) -> None:
+    said = on(tiny_paper, "reproduce", *words)
+    assert said.status == 2
+    assert words[0] in said.err
+
+
+def test_help_gives_examples_that_can_be_copied() -> None:
+    said = reimpl("reproduce", "--help")
+    assert "\n  reimpl reproduce lenet5 --set lr=0.01 --seeds 3\n" in said.out
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.1", 0.1),
+        ("1e-3", 1e-3),
+        ("3", 3),
+        ("true", True),
+        ("adam", "adam"),
+        ('"1"', "1"),
+        ("", ""),
+    ],
+)
+def test_a_setting_is_read_as_toml_or_else_as_text(text: str, value: object) -> None:
+    from reimpl.cli.app import _overrides
+
+    assert _overrides([f"key={text}"]) == {"key": value}

@@ -1,0 +1,161 @@
+"""What every paper of this repository owes; a new paper is tested without a line here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reimpl import conformance, registry
+from reimpl.claims import Variant
+from reimpl.conformance import Trial
+from reimpl.records import read_measured
+from reimpl.registry import Entry
+from reimpl.report import rebuild_readme
+
+ROOT = Path(__file__).resolve().parent.parent
+PAPERS = [e for e in registry.entries() if e.folder.parent == ROOT / "papers"]
+TRAINED = [
+    (entry, variant)
+    for entry in PAPERS
+    if entry.broken is None
+    for variant in entry.claims.variants.values()
+    if variant.recipe is not None
+]
+VECTORISED = [(entry, variant) for entry, variant in TRAINED if variant.vectorised]
+MEASURED = [entry for entry in PAPERS if (entry.folder / "measured.jsonl").exists()]
+
+
+def each(papers: list[Entry]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("entry", papers, ids=[entry.slug for entry in papers])
+
+
+def each_variant(pairs: list[tuple[Entry, Variant]]) -> pytest.MarkDecorator:
+    ids = [f"{entry.slug}-{variant.id}" for entry, variant in pairs]
+    return pytest.mark.parametrize(("entry", "variant"), pairs, ids=ids)
+
+
+def tried(entry: Entry, variant: Variant) -> Trial:
+    if variant.id in entry.load().fit:
+        pytest.skip("it trains in a way of its own")
+    trial = conformance.trial(entry, variant)
+    assert trial is not None, "the paper needs an example, for its data have to be fetched"
+    return trial
+
+
+@each(PAPERS)
+def test_the_paper_can_be_used(entry: Entry) -> None:
+    assert entry.broken is None
+    assert list(conformance.loading_problems(entry)) == []
+
+
+@each(PAPERS)
+def test_importing_the_paper_does_nothing_else(entry: Entry) -> None:
+    assert list(conformance.side_effects(entry)) == []
+
+
+@each(PAPERS)
+def test_every_claim_cites_a_place(entry: Entry) -> None:
+    assert list(conformance.claims_without_a_place(entry)) == []
+
+
+@each(PAPERS)
+def test_every_metric_is_defined(entry: Entry) -> None:
+    assert list(conformance.vague_definitions(entry)) == []
+
+
+@each(PAPERS)
+def test_every_setting_is_used(entry: Entry) -> None:
+    assert list(conformance.unused_settings(entry)) == []
+
+
+@each(PAPERS)
+def test_every_variant_is_spoken_of(entry: Entry) -> None:
+    assert list(conformance.unspoken_variants(entry)) == []
+
+
+@each(PAPERS)
+def test_the_paper_stands_alone(entry: Entry) -> None:
+    assert list(conformance.forbidden_imports(entry)) == []
+
+
+@each(PAPERS)
+def test_the_model_is_short(entry: Entry) -> None:
+    assert list(conformance.long_model(entry)) == []
+
+
+@each(PAPERS)
+def test_every_exact_claim_is_reproduced(entry: Entry) -> None:
+    assert list(conformance.failing_exact_claims(entry)) == []
+
+
+@each(PAPERS)
+def test_every_variant_can_be_trained(entry: Entry) -> None:
+    assert list(conformance.untrainable_variants(entry)) == []
+    assert list(conformance.missing_parts(entry)) == []
+
+
+@each_variant(TRAINED)
+def test_the_model_runs_and_its_loss_is_a_finite_scalar(entry: Entry, variant: Variant) -> None:
+    assert list(conformance.loss_problems(tried(entry, variant))) == []
+
+
+@each_variant(TRAINED)
+def test_every_gradient_reaches_a_parameter(entry: Entry, variant: Variant) -> None:
+    assert list(conformance.gradient_problems(tried(entry, variant))) == []
+
+
+@each_variant(TRAINED)
+def test_a_step_of_the_recipe_changes_the_network(entry: Entry, variant: Variant) -> None:
+    assert list(conformance.step_problems(tried(entry, variant))) == []
+
+
+@each_variant(TRAINED)
+def test_metrics_are_one_value_per_example(entry: Entry, variant: Variant) -> None:
+    assert list(conformance.metric_problems(tried(entry, variant))) == []
+
+
+@each_variant(VECTORISED)
+def test_seeds_in_a_batch_train_as_alone(entry: Entry, variant: Variant) -> None:
+    assert list(conformance.vectorised_problems(tried(entry, variant))) == []
+
+
+@each(PAPERS)
+def test_the_readme_opens_with_the_paper_and_has_a_place_for_the_table(entry: Entry) -> None:
+    assert rebuild_readme(entry)
+    assert list(conformance.readme_problems(entry)) == []
+
+
+@each(MEASURED)
+def test_committed_records_are_evidence(entry: Entry) -> None:
+    assert list(conformance.record_problems(entry)) == []
+
+
+@each(MEASURED)
+def test_committed_records_name_their_commit(entry: Entry) -> None:
+    records = read_measured(entry.folder / "measured.jsonl")
+    nameless = [(r.variant, r.seed) for r in records if not r.environment.get("git_commit")]
+    assert nameless == []
+
+
+@each(PAPERS)
+def test_without_its_folder_only_the_paper_itself_is_missing(entry: Entry, tmp_path: Path) -> None:
+    for package in ("reimpl", "papers"):
+        ignored = shutil.ignore_patterns("__pycache__", "measured.jsonl")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
+    shutil.rmtree(tmp_path / "papers" / entry.slug)
+    done = subprocess.run(
+        [sys.executable, "-m", "reimpl", "list", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    broken = {paper["slug"]: paper["broken"] for paper in json.loads(done.stdout)["papers"]}
+    others = {paper.slug: paper.broken for paper in PAPERS if paper != entry}
+    assert "no such module" in broken.pop(entry.slug)
+    assert {slug: broken.get(slug, "gone") for slug in others} == others
