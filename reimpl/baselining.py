@@ -1,5 +1,7 @@
 """Plain methods on a paper's own data: tuned on training rows only, within a budget of seconds.
 
+The budget is computing time of one thread: a busy machine does not change what comes out.
+
 Settings are tried on few rows first; the better half goes on with four times as many, as long as
 the tuning's share of the budget lasts. The best is then fitted to as many rows as the times
 measured on the way say that the rest of the budget allows.
@@ -36,6 +38,8 @@ FOLDED = 1000
 HELD_OUT_MOST = 5000
 LEAST_TO_TUNE = 20
 """With fewer rows the usual setting is taken."""
+LEAST_TO_FIT = 100
+"""Rows of the last fit, even when the budget is spent."""
 CAUTION = 0.8
 """Share of the rest of the budget that the last fit may be expected to take."""
 PREPARED_AT_ONCE = 4096
@@ -57,6 +61,7 @@ class BaselineResult:
     tuning_rows: int
     """Rows that each setting was fitted to in the last round of tuning; 0: not tuned."""
     seconds: float
+    """Computing time of tuning, fitting and predicting."""
     note: str
     """How it was tuned, and whether the budget cut it short."""
 
@@ -87,7 +92,7 @@ def fit_baseline(
     splits = data.splits()
     if split not in splits:
         raise RequestError(f"baseline '{baseline.name}': no split '{split}'. {near(split, splits)}")
-    clock = _Clock(budget=budget_s, progress=progress)
+    baseline.make(seed)  # imports of a second or two, which are no part of the budget
     inputs, targets = _rows(data.train, prepare)
     coding = _Coding.of(targets)
     search = _Search(
@@ -97,7 +102,7 @@ def fit_baseline(
         order=np.random.default_rng(seed).permutation(len(inputs))[: baseline.limit],
         judged=len(splits[split][-1]),
         seed=seed,
-        clock=clock,
+        clock=_Clock(budget=budget_s, progress=progress),
     )
     with warnings.catch_warnings(), threadpool_limits(1):  # runs are packed one thread each
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of a budget
@@ -110,7 +115,7 @@ def fit_baseline(
         chosen=search.chosen,
         train_rows=search.train_rows,
         tuning_rows=search.tuning_rows,
-        seconds=clock.spent(),
+        seconds=search.clock.spent(),
         note="; ".join(search.notes(judged_on_training=split == "train")),
     )
 
@@ -211,10 +216,10 @@ class _Model:
 class _Clock:
     budget: float
     progress: Progress | None
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=time.thread_time)
 
     def spent(self) -> float:
-        return time.perf_counter() - self.started
+        return time.thread_time() - self.started
 
     def left(self) -> float:
         return self.budget - self.spent()
@@ -235,7 +240,7 @@ class _Cost:
 
 
 def _expected(costs: Sequence[_Cost], rows: int, predicted: int) -> float:
-    """Seconds to fit `rows` and to predict `predicted` rows, by the trend of the last two trials."""
+    """Seconds to fit `rows` and to predict `predicted` rows, by the last trials' trend."""
     last = costs[-1]
     growth = rows / last.rows
     fit = last.fit * growth ** _exponent(costs, "fit", usual=1.5, least=1.0, most=3.0)
@@ -299,7 +304,7 @@ class _Search:
     def tune(self) -> int:
         """The best setting's place in the grid; of equals, the more usual one."""
         alive = list(range(len(self.settings())))
-        rows = min(FIRST_ROWS, self.most())
+        rows = self.most() if self.folded() else min(FIRST_ROWS, self.most())
         while True:
             alive = self.better_half(alive, rows)
             more = min(rows * GROWTH, self.most())
@@ -328,37 +333,37 @@ class _Search:
     def most(self) -> int:
         """Rows that trials can have: all but those that are held out."""
         total = len(self.order)
-        return total - (total // 3 if total <= FOLDED else min(total // 5, HELD_OUT_MOST))
+        return total - (total // 3 if self.folded() else min(total // 5, HELD_OUT_MOST))
+
+    def folded(self) -> bool:
+        return len(self.order) <= FOLDED
 
     def trial(self, setting: int, rows: int) -> float:
         """The share of right answers on training rows that were held out."""
-        order = self.order
-        if len(order) <= FOLDED:
-            folds = np.array_split(order, 3)
+        if self.folded():
+            folds = np.array_split(self.order, 3)
             parts = [(np.concatenate(folds[:i] + folds[i + 1 :]), folds[i]) for i in range(3)]
         else:
-            parts = [(order[-self.most() :][:rows], order[: -self.most()])]
+            parts = [(self.order[-self.most() :][:rows], self.order[: -self.most()])]
         right = [self.share(setting, fit, held_out) for fit, held_out in parts]
         self.clock.tell()
         return float(np.mean(right))
 
     def share(self, setting: int, rows: np.ndarray, held_out: np.ndarray) -> float:
-        started = time.perf_counter()
+        started = time.thread_time()
         model = self.fitted(setting, rows)
-        fitted = time.perf_counter()
+        fitted = time.thread_time()
         answers = model.predict(self.inputs[held_out])
-        predicted = time.perf_counter()
+        predicted = time.thread_time()
         cost = _Cost(
             rows=len(rows),
             fit=fitted - started,
             predict=(predicted - fitted) / len(held_out),
         )
-        self.costs[setting] = [*self.larger_than_before(setting, cost), cost]
+        # a trend needs sizes that differ: the folds of one trial do not
+        smaller = [c for c in self.costs.get(setting, []) if 1.5 * c.rows <= cost.rows]
+        self.costs[setting] = [*smaller, cost]
         return float((answers == self.targets[held_out]).all(axis=1).mean())
-
-    def larger_than_before(self, setting: int, cost: _Cost) -> list[_Cost]:
-        """Folds of one size say nothing of growth: the last of them is kept."""
-        return [before for before in self.costs.get(setting, []) if before.rows < cost.rows]
 
     # The last fit
 
@@ -370,7 +375,7 @@ class _Search:
     def affordable(self, setting: int) -> int:
         """The most rows whose fit and answers the rest of the budget is expected to allow."""
         costs, rest = self.costs[setting], CAUTION * self.clock.left()
-        rows, least = len(self.order), min(costs[-1].rows, len(self.order))
+        rows, least = len(self.order), min(LEAST_TO_FIT, len(self.order))
         while rows > least and _expected(costs, rows, self.judged) > rest:
             rows = max(least, int(0.95 * rows))
         return rows
@@ -390,6 +395,6 @@ class _Search:
         if not self.tuning_rows:
             return f"not tuned: too {'few rows' if rows < LEAST_TO_TUNE else 'little time'}"
         cut = f" ({self.tried} of {settings} settings in the time)" if self.tried < settings else ""
-        if rows <= FOLDED:
+        if self.folded():
             return f"tuned by three folds of {rows} training rows{cut}"
         return f"tuned on {self.tuning_rows} training rows, {rows - self.most()} held out{cut}"

@@ -48,12 +48,12 @@ SHOWN = 3
 """Problems of one kind that are written out."""
 
 _MARKS = (
-    r"tab(le)?s?|fig(ure)?s?|sec(tion)?s?|eq(uation)?s?|pp?|pages?|app(endix)?|ch(ap(ter)?)?|lines?"
+    r"tab(le)?s?|figs?|figures?|sec(tion)?s?|eq(uation)?s?|pp?|pages?|app(endix)?|ch(ap(ter)?)?|lines?"
     r"|(foot)?note|box|alg(orithm)?|listing|theorem|lemma|proposition|corollary|definition|example"
 )
 _PLACE = re.compile(
     rf"(§|\b(?i:{_MARKS})\b\.?)\s*[(\"'‘“]?[\dA-Z]"
-    r"|\b(?i:abstract|caption|introduction|conclusions?|unconfirmed)\b"
+    r"|\b(?i:abstract|appendix|caption|introduction|conclusions?|unconfirmed)\b"
     r"|\b(?i:the \S+ (problem|experiment|theorem|section|table|figure))\b"  # called by its name
 )
 
@@ -96,7 +96,7 @@ def _check_code(entry: Entry) -> list[Finding]:
 
     with torch.random.fork_rng(devices=[]):
         found = [_finding(what, entry, look) for what, look in CODE_CHECKS.items()]
-        found.append(_note("unconfirmed counts hold", entry, unconfirmed_counts))
+        found.append(_note("unconfirmed counts", entry, unconfirmed_counts))
         if trained_variants(entry) and not list(missing_parts(entry)):
             found.append(_note("example", entry, untried))
             found += [_finding(what, entry, partial(_tried, look)) for what, look in TRIALS]
@@ -298,7 +298,8 @@ def side_effects(entry: Entry) -> Iterator[str]:
         before = _global_state()
         _import_anew(entry.folder)
         after = _global_state()
-        yield from (f"importing writes {path.name}" for path in sorted(Path().iterdir()))
+        written = sorted(path.name for path in Path().iterdir())
+    yield from (f"importing writes {name}" for name in written)
     yield from (f"importing changes {name}" for name in before if before[name] != after[name])
     if said.getvalue():
         yield f"importing prints {said.getvalue().strip()!r}"
@@ -455,7 +456,7 @@ def loss_problems(trial: Trial) -> Iterator[str]:
     if loss.dim():
         yield f"the loss has shape {tuple(loss.shape)} and must be a scalar"
     elif not loss.isfinite():
-        yield f"the loss is {float(loss)}"
+        yield f"the loss is {loss.item()}"
 
 
 def gradient_problems(trial: Trial) -> Iterator[str]:
@@ -496,8 +497,8 @@ def metric_problems(trial: Trial) -> Iterator[str]:
     for name, value in values.items():
         if name not in known:
             yield f"metric '{name}' is no split/{name} of claims.toml"
-        if tuple(value.shape) != (rows,):
-            shape = tuple(value.shape)
+        shape = tuple(getattr(value, "shape", ()))
+        if shape != (rows,):
             yield f"metric '{name}' has shape {shape}, not one value per example ({rows},)"
         elif not value.isfinite().all():
             yield f"metric '{name}' is not finite"

@@ -228,7 +228,9 @@ def _entry(source: Source) -> Path:
 
 
 def _entries() -> list[Path]:
-    return [meta.parent for meta in (cache_root() / "decoded").glob("*/meta.json")]
+    """Complete datasets; a name with a dot in front is one that is being built."""
+    found = (meta.parent for meta in (cache_root() / "decoded").glob("*/meta.json"))
+    return [entry for entry in found if not entry.name.startswith(".")]
 
 
 def _size(entry: Path) -> int:
@@ -255,7 +257,7 @@ def _meta(entry: Path) -> dict[str, Any] | None:
             for name, split in meta["splits"].items()
             for column in split["columns"].values()
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):  # cut in half, or edited by hand
         return None
     return meta if whole else None
 

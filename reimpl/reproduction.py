@@ -613,7 +613,16 @@ def _judged(
     if request.altered:
         ok = tuple(record for record in altered if record.status == "ok")
         return Result(entry=entry, verdicts=(), evidence=Evidence(records=ok), fresh=tuple(fresh))
-    return replace(judged(entry, request.root), fresh=tuple(fresh))
+    result = judged(entry, request.root)
+    asked = tuple(verdict for verdict in result.verdicts if _asked(request, verdict))
+    return replace(result, verdicts=asked, fresh=tuple(fresh))
+
+
+def _asked(request: Request, verdict: Verdict) -> bool:
+    """Whether the request names the claim or a variant of it; a request that names none means all."""
+    if request.claims:
+        return verdict.id in request.claims
+    return not request.variants or bool(set(request.variants) & set(verdict.variants))
 
 
 # Judging records

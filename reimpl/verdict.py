@@ -1,4 +1,4 @@
-"""What the records say about a claim: pure statistics, with no torch, no clock and no files.
+"""What the records say about a claim: pure functions, with no torch, no clock and no files.
 
 Every rule asks for evidence before it speaks. `reproduced` is the outcome of an equivalence test
 (the interval lies inside the margin), never of a difference test that failed to find a difference.
@@ -10,16 +10,14 @@ two orders in one paper a corrected lane could never say `reproduced` at five se
 about one claim; `survives_holm` says whether it still stands when the paper's claims are read as
 one family.
 
-Whatever resamples does so with a fixed seed from sorted values, so that the order of the runs plays
-no role.
+The intervals and tests themselves are in `reimpl.inference`. Values go there sorted, so that the
+order of the runs plays no role.
 """
 
 import math
 import operator
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
@@ -43,6 +41,37 @@ from reimpl.claims import (
     variants_of,
 )
 from reimpl.errors import ClaimsError
+from reimpl.inference import (
+    MOST,
+    Precision,
+    above_p,
+    best_of,
+    best_pivot,
+    cv_star,
+    majority_p,
+    mean_sd,
+    median,
+    median_gap,
+    median_interval,
+    median_seeds,
+    pairwise_slopes,
+    pivot_interval,
+    pivot_p,
+    resampled_median_gaps,
+    resampled_medians,
+    share_p,
+    share_seeds,
+    sign_flip_p,
+    sign_seeds,
+    signed_ranks,
+    slope_seeds,
+    t_quantile,
+    tost_p,
+    unpaired,
+    widened,
+    widened_p,
+    wilson,
+)
 
 Measured = Mapping[str, Mapping[int, float | bool | None]]
 """Variant → seed → value of the claim's metric; `None` where it is not defined, `inf` where a
@@ -60,15 +89,10 @@ LEAST = 3
 """Seeds below which there is a hint and no verdict."""
 LEAST_PAIRS = 5
 """Seeds below which no rule that leans on signs alone gets under 5 %: 1/16 with four."""
-MOST = 1000
-"""Seeds beyond which `seeds_needed` gives up."""
-POWER = 0.8
-"""What "would probably be decided" means."""
 WINS = 0.75
 """Share of pairs that the first variant must win (Bouthillier et al. 2021)."""
 LOG_MARGIN = math.log(1.25)
 """Default margin of ratios and times."""
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,25 +264,6 @@ def default_margin(claim: Claim, metric: Metric) -> tuple[float | None, str | No
     return max(options, key=lambda option: option[0])
 
 
-def cv_star(values: Sequence[float]) -> float:
-    """Small-sample coefficient of variation, in per cent (Belz, Popović & Mille 2022).
-
-    A degree of reproducibility and not a verdict. It needs a scale that starts at 0.
-
-    Raises:
-        ValueError: fewer than two values, or one that is not positive and finite.
-
-    >>> round(cv_star([84.51, 84.50, 87.46, 85.60, 84.20, 86.61, 86.20]), 3)
-    1.562
-    """
-    n = len(values)
-    if n < 2 or not all(0 < value < math.inf for value in values):
-        raise ValueError(f"CV* needs at least two positive finite values, got {list(values)}")
-    mean, sd = _mean_sd(values)
-    c4 = math.sqrt(2 / (n - 1)) * math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2))
-    return (1 + 1 / (4 * n)) * 100 * sd / c4 / mean
-
-
 def level_at(n: int) -> float:
     """The sequential mode's one-sided level with n seeds: that of the last look at or before n.
 
@@ -289,7 +294,7 @@ class _Case:
 
     @property
     def covers(self) -> str:
-        return f"{100 * (1 - 2 * self.level):.4g} %"
+        return _percent(1 - 2 * self.level)
 
     def values(self, variant: str) -> list[float]:
         values = list(self.runs[variant].values())
@@ -345,7 +350,7 @@ class _Case:
         return self.verdict(
             "consistent" if near else "off",
             seeds_needed=needed,
-            note=f"{_seeds(found['n'])}: a hint, no verdict; a verdict needs {needed} or more",
+            note=f"{_seeds(found['n'])}: a hint, no verdict; a verdict needs {needed:,} or more",
             **{**found, "interval": None},
         )
 
@@ -470,8 +475,8 @@ def _judge_exact(claim: Exact, case: _Case) -> Verdict:
     found: dict[str, Any] = {"n": len(counts), "mean": count}
     if abs(offset) <= case.margin + 1e-12 * abs(claim.published.value) + 1e-9 * case.margin:
         return case.verdict("reproduced", note="equal to the printed digits", **found)
-    note = "" if len(counts) == 1 else f"{len(counts)} different ones, and a count must not vary"
-    note = _joined(f"differs by {offset:+.6g}", note)
+    note = "" if len(counts) == 1 else f"{len(counts):,} different ones, and a count must not vary"
+    note = _joined(f"differs by {_signed(offset)}", note)
     return case.verdict(case.side(larger=offset > 0), note=note, **found)
 
 
@@ -492,27 +497,27 @@ def _judge_value(claim: Value, case: _Case) -> Verdict:
 
 def _judge_mean(claim: Value, case: _Case, values: Sequence[float]) -> Verdict:
     n, figure = len(values), claim.published.value
-    mean, sd = _mean_sd(values)
+    mean, sd = mean_sd(values)
     offset = mean - figure
     slack = 1e-12 * abs(figure)
-    plan = _Plan.of_mean(sd, case.level, claim)
+    precision = _precision(claim, sd, case.level)
     found: dict[str, Any] = {"n": n, "mean": mean, "sd": sd if n > 1 else None}
     found["cv_star"] = _degree(figure, values)
     if n < LEAST:
-        needed = plan.seeds(offset, case.margin, LEAST) if n > 1 else LEAST
+        needed = precision.seeds(offset, case.margin, least=LEAST) if n > 1 else LEAST
         near = case.place(offset, offset, slack=slack) == "reproduced"
         return case.hint(near, needed or LEAST, **found)
-    reach = plan.reach(n)
+    reach = precision.reach(n)
     low, high = offset - reach, offset + reach
     lane = case.place(low, high, slack=slack)
-    needed = plan.seeds(offset, case.margin, n + 1) if lane == "inconclusive" else None
-    excluded = abs(offset) > _t(0.025, plan.df(n)) * plan.se(n) + slack
+    needed = precision.seeds(offset, case.margin, least=n + 1) if lane == "inconclusive" else None
+    excluded = abs(offset) > t_quantile(0.025, precision.df(n)) * precision.se(n) + slack
     differs = lane == "reproduced" and excluded
     note = case.why(lane, "our mean", needed)
     return case.verdict(
         lane,
         interval=(figure + low, figure + high),
-        p=_tost_p(offset, case.margin, plan.se(n), plan.df(n)),
+        p=tost_p(offset, case.margin, se=precision.se(n), df=precision.df(n)),
         seeds_needed=needed,
         detectably_different=differs,
         note=_joined(note, "a difference is detectable all the same" if differs else ""),
@@ -535,15 +540,13 @@ def _judge_infinite_value(values: Sequence[float], case: _Case) -> Verdict:
 def _judge_best(claim: Value, case: _Case, k: int) -> Verdict:
     """TOST of the expected best of k of our runs, over all subsets of size k.
 
-    The interval inverts the pivot (estimate − truth) / sd, whose distribution under a normal law is
-    simulated once for each n and k: as exact as the t-interval of a mean, and under the same
-    assumption.
+    The interval inverts a pivot that is simulated under a normal law, once for each n and k.
     """
     sign = -1.0 if case.better == "lower" else 1.0
     values = sorted(sign * value for value in case.values(claim.variant))
     n, figure = len(values), sign * claim.published.value
-    _, sd = _mean_sd(values)
-    best = values[-1] if n < k else math.fsum(map(operator.mul, _best_weights(n, k), values))
+    _, sd = mean_sd(values)
+    best = values[-1] if n < k else best_of(values, k)
     offset, what = best - figure, f"our expected best of {k}"
     least = max(k, LEAST)
     found: dict[str, Any] = {"n": n, "mean": sign * best, "sd": sd if n > 1 else None}
@@ -552,18 +555,17 @@ def _judge_best(claim: Value, case: _Case, k: int) -> Verdict:
     if n < k:
         note = f"the paper reports the best of {k}, we have {_seeds(n)}"
         return case.verdict("inconclusive", seeds_needed=least, note=note, **found)
-    pivot = _best_pivot(n, k)
-    lowest, highest = _tails(pivot, case.level)
-    low, high = offset - sd * highest, offset - sd * lowest
+    pivot = best_pivot(n, k)
+    low, high = pivot_interval(pivot, offset, sd=sd, level=case.level)
     ends = (sign * (figure + low), sign * (figure + high))
     toward = (low, high) if sign > 0 else (-high, -low)
     lane = case.place(*toward, slack=1e-12 * abs(figure))
-    plan = _Plan(sd=sd * float(pivot.std()) * math.sqrt(n), level=case.level)
-    needed = plan.seeds(offset, case.margin, n + 1) if lane == "inconclusive" else None
+    precision = Precision(sd=sd * float(pivot.std()) * math.sqrt(n), level=case.level)
+    needed = precision.seeds(offset, case.margin, least=n + 1) if lane == "inconclusive" else None
     return case.verdict(
         lane,
         interval=(min(ends), max(ends)),
-        p=_pivot_p(pivot, offset, case.margin, sd),
+        p=pivot_p(pivot, offset, case.margin, sd=sd),
         seeds_needed=needed,
         note=case.why(lane, what, needed),
         **found,
@@ -600,18 +602,18 @@ def _judge_pair(case: _Case, pair: tuple[str, str]) -> Verdict:
         return _no_pairs(case, pair, LEAST_PAIRS)
     if case.settled(pair):
         return case.direct("reproduced" if gains[0] > 0 else "below", mean=found["mean"])
-    signs = _signed_ranks(gains) if any(map(math.isinf, gains)) else gains
+    signs = signed_ranks(gains) if any(map(math.isinf, gains)) else gains
     if n < LEAST:
         return case.hint(math.fsum(signs) > 0, LEAST_PAIRS, **found)
     share = sum(1.0 if gain > 0 else 0.5 if gain == 0 else 0.0 for gain in gains) / n
-    p, p_reversed = _sign_flip_p(signs)
+    p, p_reversed = sign_flip_p(signs)
     lane: Lane = "inconclusive"
     if p < case.level and share >= WINS:
         lane = "reproduced"
     elif p_reversed < case.level and share <= 1 - WINS:
         lane = "below"
     needed = _pairs_needed(signs, share, case.level) if lane == "inconclusive" else None
-    note = f"{pair[0]} wins {100 * share:.4g} % of {n} pairs"
+    note = f"{pair[0]} wins {_percent(share)} of {n:,} pairs"
     if lane == "inconclusive":
         note = _joined(note, _more(needed))
     return case.verdict(lane, p=p, seeds_needed=needed, note=note, **found)
@@ -631,19 +633,21 @@ def _judge_no_worse(case: _Case, pair: tuple[str, str]) -> Verdict:
         return case.direct("reproduced" if held else "below", mean=found["mean"])
     if not all(map(math.isfinite, gains)):
         return _no_worse_with_misses(case, gains, found)
-    mean, sd = _mean_sd(gains)
-    plan = _Plan(sd=sd, level=case.level)
+    mean, sd = mean_sd(gains)
+    precision = Precision(sd=sd, level=case.level)
     if n < LEAST:
         return case.hint(mean >= -case.margin - slack, LEAST, **found)
     lane: Lane = "inconclusive"
-    if mean - plan.reach(n) >= -case.margin - slack:
+    if mean - precision.reach(n) >= -case.margin - slack:
         lane = "reproduced"
-    elif mean + plan.reach(n) < -case.margin:
+    elif mean + precision.reach(n) < -case.margin:
         lane = "below"
-    needed = plan.seeds(mean + case.margin, 0.0, n + 1) if lane == "inconclusive" else None
+    needed = (
+        precision.seeds(mean + case.margin, 0.0, least=n + 1) if lane == "inconclusive" else None
+    )
     return case.verdict(
         lane,
-        p=_above_p(mean + case.margin, plan.se(n), plan.df(n)),
+        p=above_p(mean + case.margin, se=precision.se(n), df=precision.df(n)),
         seeds_needed=needed,
         note=_no_worse_note(case, lane, needed),
         **found,
@@ -654,15 +658,15 @@ def _no_worse_with_misses(case: _Case, gains: Sequence[float], found: Mapping[st
     """The same on the median difference, which a missed target does not make infinite."""
     n = len(gains)
     if n < LEAST:
-        return case.hint(_median(gains) >= -case.margin, LEAST_PAIRS, **found)
-    low, high = _median_interval(gains, case.level)
+        return case.hint(median(gains) >= -case.margin, LEAST_PAIRS, **found)
+    low, high = median_interval(gains, case.level)
     lane: Lane = "inconclusive"
     if low >= -case.margin:
         lane = "reproduced"
     elif high < -case.margin:
         lane = "below"
     needed = LEAST_PAIRS if n < LEAST_PAIRS else None
-    p = _at_least_p(sum(gain > -case.margin for gain in gains), n)
+    p = majority_p(sum(gain > -case.margin for gain in gains), n)
     note = _no_worse_note(case, lane, needed)
     return case.verdict(lane, p=p, seeds_needed=needed, note=note, **found)
 
@@ -683,13 +687,15 @@ def _judge_ratio(claim: Ratio, case: _Case) -> Verdict:
     if not all(map(math.isfinite, (*first, *second))):
         return _judge_ratio_of_medians(claim, case, figure)
     if rows:
-        mean, sd = _mean_sd([math.log(a / b) for a, b in rows])
-        plan = _Plan(sd=sd, level=case.level)
+        mean, sd = mean_sd([math.log(a / b) for a, b in rows])
+        precision = Precision(sd=sd, level=case.level)
     else:
-        mean, plan = _unpaired(
+        mean, precision = unpaired(
             [math.log(a) for a in first], [math.log(b) for b in second], case.level
         )
-    return _on_log_scale(case, plan, n=n, offset=mean - figure, figure=figure, what="our ratio")
+    return _on_log_scale(
+        case, precision, n=n, offset=mean - figure, figure=figure, what="our ratio"
+    )
 
 
 def _judge_ratio_of_medians(claim: Ratio, case: _Case, figure: float) -> Verdict:
@@ -698,9 +704,8 @@ def _judge_ratio_of_medians(claim: Ratio, case: _Case, figure: float) -> Verdict
     columns = list(zip(*rows, strict=True)) or [sorted(case.values(v)) for v in claim.variants]
     first, second = (np.log(np.array(column)) for column in columns)
     n = min(len(first), len(second))
-    picks = _resamples(len(first), 0), _resamples(len(second), 0 if rows else 1)
-    draws = _median_gap(first[picks[0]], second[picks[1]]) - figure
-    offset = float(_median_gap(first[None], second[None])[0]) - figure
+    draws = resampled_median_gaps(first, second, paired=bool(rows)) - figure
+    offset = median_gap(first, second) - figure
     found: dict[str, Any] = {"n": n, "mean": None if math.isnan(offset) else _exp(offset + figure)}
     note = _missed([value for column in columns for value in column])
     if n < LEAST:
@@ -708,9 +713,9 @@ def _judge_ratio_of_medians(claim: Ratio, case: _Case, figure: float) -> Verdict
     if n < LEAST_PAIRS:
         note = _joined(note, f"{LEAST_PAIRS} seeds at least are needed")
         return case.verdict("inconclusive", seeds_needed=LEAST_PAIRS, note=note, **found)
-    low, high = _widened(draws, n, case.level)
+    low, high = widened(draws, n, case.level)
     lane = case.place(low, high)
-    inside = [_widened_p(draws > -case.margin, n), _widened_p(draws < case.margin, n)]
+    inside = [widened_p(draws > -case.margin, n), widened_p(draws < case.margin, n)]
     return case.verdict(
         lane,
         interval=(_exp(low + figure), _exp(high + figure)),
@@ -734,24 +739,27 @@ def _judge_speed(claim: Speed, case: _Case) -> Verdict:
     if case.settled([claim.variant]):
         lane = case.place(offsets[0], offsets[0])
         return case.direct(lane, mean=values[0], percentile=share)
-    if not all(map(math.isfinite, offsets)):
-        return _judge_median_speed(case, offsets, math.log(figure), share)
-    mean, sd = _mean_sd(offsets)
-    found = {"offset": mean, "figure": math.log(figure), "what": "our geometric mean"}
-    verdict = _on_log_scale(case, _Plan(sd=sd, level=case.level), n=n, **found)
-    return replace(verdict, percentile=share)
+    judge_logs = _judge_mean_log if all(map(math.isfinite, offsets)) else _judge_median_log
+    verdict = judge_logs(case, offsets, math.log(figure))
+    note = verdict.note if n < LEAST else _joined(verdict.note, _standing(share))
+    return replace(verdict, percentile=share, note=note)
 
 
-def _judge_median_speed(
-    case: _Case, offsets: Sequence[float], figure: float, share: float
-) -> Verdict:
+def _judge_mean_log(case: _Case, offsets: Sequence[float], figure: float) -> Verdict:
+    mean, sd = mean_sd(offsets)
+    precision = Precision(sd=sd, level=case.level)
+    n, what = len(offsets), "our geometric mean"
+    return _on_log_scale(case, precision, n=n, offset=mean, figure=figure, what=what)
+
+
+def _judge_median_log(case: _Case, offsets: Sequence[float], figure: float) -> Verdict:
     """The exact order-statistic interval of the median; `offsets` are logarithms, sorted."""
     n = len(offsets)
-    middle = _median(offsets)
-    found: dict[str, Any] = {"n": n, "mean": _exp(middle + figure), "percentile": share}
+    middle = median(offsets)
+    found: dict[str, Any] = {"n": n, "mean": _exp(middle + figure)}
     if n < LEAST:
         return case.hint(abs(middle) <= case.margin, LEAST_PAIRS, **found)
-    low, high = _median_interval(offsets, case.level)
+    low, high = median_interval(offsets, case.level)
     lane = case.place(low, high)
     needed = _median_needed(offsets, case) if lane == "inconclusive" else None
     above = sum(offset > -case.margin for offset in offsets)
@@ -759,7 +767,7 @@ def _judge_median_speed(
     return case.verdict(
         lane,
         interval=(_exp(low + figure), _exp(high + figure)),
-        p=max(_at_least_p(above, n), _at_least_p(below, n)),
+        p=max(majority_p(above, n), majority_p(below, n)),
         seeds_needed=needed,
         note=_joined(_missed(offsets), case.why(lane, "our median", needed)),
         **found,
@@ -771,7 +779,7 @@ def _judge_trend(claim: Trend, case: _Case, settings: Mapping[str, float]) -> Ve
     rows = case.rows(claim.variants)
     if not rows:
         return _no_pairs(case, claim.variants, LEAST_PAIRS)
-    slopes = _slopes(rows, [float(settings[v]) for v in claim.variants])
+    slopes = pairwise_slopes(rows, [float(settings[v]) for v in claim.variants])
     if not slopes.size:
         note = f"all variants have the same {claim.setting}"
         return case.verdict("inconclusive", n=len(rows), note=note)
@@ -781,8 +789,8 @@ def _judge_trend(claim: Trend, case: _Case, settings: Mapping[str, float]) -> Ve
         return case.direct("reproduced" if sign * slope > 0 else "below", mean=slope)
     if n < LEAST:
         return case.hint(sign * slope > 0, LEAST_PAIRS, n=n, mean=slope)
-    draws = _resampled_medians(slopes)
-    ends = _widened(draws, n, case.level)
+    draws = resampled_medians(slopes)
+    ends = widened(draws, n, case.level)
     low, high = sorted(sign * end for end in ends)
     lane: Lane = "inconclusive"
     if n >= LEAST_PAIRS and (low > 0 or high < 0):
@@ -793,7 +801,7 @@ def _judge_trend(claim: Trend, case: _Case, settings: Mapping[str, float]) -> Ve
         n=n,
         mean=slope,
         interval=ends,
-        p=_widened_p(sign * draws > 0, n) if n >= LEAST_PAIRS else None,
+        p=widened_p(sign * draws > 0, n) if n >= LEAST_PAIRS else None,
         seeds_needed=needed,
         note=_trend_note(claim, case, lane, needed),
     )
@@ -809,14 +817,14 @@ def _judge_property(claim: Property, case: _Case) -> Verdict:
     if n < LEAST:
         needed = _share_needed(share, claim.share, n, case.level) or LEAST
         return case.hint(share >= claim.share, max(needed, LEAST), n=n, mean=share)
-    low, high = _wilson(share, n, case.level)
+    low, high = wilson(share, n, case.level)
     lane: Lane = "inconclusive"
     if low >= claim.share:
         lane = "reproduced"
     elif high < claim.share:
         lane = "below"
     needed = _share_needed(share, claim.share, n, case.level) if lane == "inconclusive" else None
-    note = f"it holds in {100 * share:.4g} % of {n} runs; {100 * claim.share:.4g} % is asked"
+    note = f"it holds in {_percent(share)} of {n:,} runs; {_percent(claim.share)} is asked"
     if lane == "inconclusive":
         every = claim.share == share == 1
         note = _joined(note, "no number of runs shows that all do" if every else _more(needed))
@@ -825,7 +833,7 @@ def _judge_property(claim: Property, case: _Case) -> Verdict:
         n=n,
         mean=share,
         interval=(low, high),
-        p=_share_p(share, claim.share, n),
+        p=share_p(share, claim.share, n),
         seeds_needed=needed,
         note=note,
     )
@@ -835,20 +843,20 @@ def _judge_property(claim: Property, case: _Case) -> Verdict:
 
 
 def _on_log_scale(
-    case: _Case, plan: "_Plan", *, n: int, offset: float, figure: float, what: str
+    case: _Case, precision: Precision, *, n: int, offset: float, figure: float, what: str
 ) -> Verdict:
     """TOST of a mean logarithm; shown as a factor."""
     found: dict[str, Any] = {"n": n, "mean": _exp(offset + figure)}
     if n < LEAST:
         near = case.place(offset, offset) == "reproduced"
         return case.hint(near, LEAST, **found)
-    reach = plan.reach(n)
+    reach = precision.reach(n)
     lane = case.place(offset - reach, offset + reach)
-    needed = plan.seeds(offset, case.margin, n + 1) if lane == "inconclusive" else None
+    needed = precision.seeds(offset, case.margin, least=n + 1) if lane == "inconclusive" else None
     return case.verdict(
         lane,
         interval=(_exp(offset - reach + figure), _exp(offset + reach + figure)),
-        p=_tost_p(offset, case.margin, plan.se(n), plan.df(n)),
+        p=tost_p(offset, case.margin, se=precision.se(n), df=precision.df(n)),
         seeds_needed=needed,
         note=case.why(lane, what, needed),
         **found,
@@ -865,10 +873,10 @@ def _difference(case: _Case, rows: Sequence[tuple[float, ...]]) -> dict[str, Any
     n = len(rows)
     if not all(math.isfinite(value) for row in rows for value in row) or not rows:
         return {"n": n, "mean": None}
-    mean, sd = _mean_sd([first - second for first, second in rows])
+    mean, sd = mean_sd([first - second for first, second in rows])
     if n < 2:
         return {"n": n, "mean": mean}
-    reach = _Plan(sd=sd, level=case.level).reach(n)
+    reach = Precision(sd=sd, level=case.level).reach(n)
     return {"n": n, "mean": mean, "sd": sd, "interval": (mean - reach, mean + reach)}
 
 
@@ -877,15 +885,6 @@ def _gain(better: Better, first: float, second: float) -> float:
     sign = -1.0 if better == "lower" else 1.0
     scores = [-math.inf if math.isinf(value) else sign * value for value in (first, second)]
     return 0.0 if scores[0] == scores[1] else scores[0] - scores[1]
-
-
-def _signed_ranks(gains: Sequence[float]) -> list[float]:
-    """Ranks of the sizes with the signs of the gains: an infinite gain is only the largest."""
-    sizes = np.sort(np.abs(gains))
-    ranks = np.searchsorted(sizes, np.abs(gains), "left") + np.searchsorted(
-        sizes, np.abs(gains), "right"
-    )
-    return [float(r) for r in np.sign(gains) * (ranks + 1) / 2]
 
 
 def _test(claim: Property) -> Callable[[float], bool]:
@@ -904,22 +903,66 @@ def _test(claim: Property) -> Callable[[float], bool]:
     return lambda value: bool(compare(value, bound))
 
 
-def _slopes(rows: Sequence[Sequence[float]], settings: Sequence[float]) -> np.ndarray:
-    """Slopes between every two settings, for each seed: (seeds, pairs)."""
-    values, x = np.array(rows), np.array(settings)
-    i, j = np.triu_indices(len(x), 1)
-    i, j = i[x[i] != x[j]], j[x[i] != x[j]]
-    if not len(i):
-        return np.empty((0, 0))
-    with np.errstate(invalid="ignore"):  # a missed target less another one is a tie
-        return np.nan_to_num(
-            (values[:, j] - values[:, i]) / (x[j] - x[i]), posinf=np.inf, neginf=-np.inf
-        )
-
-
 def _degree(figure: float, values: Sequence[float]) -> float | None:
     together = [figure, *values]
     return cv_star(together) if all(0 < value < math.inf for value in together) else None
+
+
+def _precision(claim: Value, sd: float, level: float) -> Precision:
+    """With the standard error of the published mean where the paper gives one."""
+    spread = claim.spread
+    if spread is None or spread.n < 2:
+        return Precision(sd=sd, level=level)
+    others = spread.sd**2 / spread.n
+    return Precision(sd=sd, level=level, others=others, others_df=spread.n - 1.0)
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+# Seeds needed.
+
+
+def _all_of(needed: Sequence[int | None]) -> int | None:
+    """Seeds that settle every one; None where one cannot be settled."""
+    numbers = [n for n in needed if n is not None]
+    return max(numbers) if numbers and len(numbers) == len(needed) else None
+
+
+def _pairs_needed(signs: Sequence[float], share: float, level: float) -> int | None:
+    """None where neither variant wins three quarters, which more pairs do not change."""
+    n = len(signs)
+    if 1 - WINS < share < WINS:
+        return _or_least(None, n)
+    return _or_least(sign_seeds(signs, level, least=max(n + 1, LEAST_PAIRS)), n)
+
+
+def _slope_needed(slopes: np.ndarray, level: float) -> int | None:
+    n = len(slopes)
+    return _or_least(slope_seeds(slopes, level, least=max(n + 1, LEAST_PAIRS)), n)
+
+
+def _median_needed(offsets: Sequence[float], case: _Case) -> int | None:
+    n = len(offsets)
+
+    def decided(low: float, high: float) -> bool:
+        return case.place(low, high) != "inconclusive"
+
+    least = max(n + 1, LEAST_PAIRS)
+    return _or_least(median_seeds(offsets, case.level, decided=decided, least=least), n)
+
+
+def _or_least(needed: int | None, n: int) -> int | None:
+    """Where n runs are too few to say: as many as could decide at all."""
+    return LEAST_PAIRS if needed is None and n < LEAST_PAIRS else needed
+
+
+def _share_needed(share: float, asked: float, n: int, level: float) -> int | None:
+    return share_seeds(share, asked, level, least=max(n + 1, LEAST))
 
 
 # Sentences.
@@ -930,7 +973,20 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _seeds(n: int) -> str:
-    return f"{n} seed" if n == 1 else f"{n} seeds"
+    return f"{n:,} seed" if n == 1 else f"{n:,} seeds"
+
+
+def _percent(share: float) -> str:
+    """At most three digits, except that nearly all is not all: 99.98 %."""
+    text = f"{100 * share:.3g}"
+    if text == "100" and share < 1:
+        text = f"{100 - float(f'{100 * (1 - share):.1g}'):g}"
+    return f"{text} %"
+
+
+def _signed(offset: float) -> str:
+    """At most three digits; a count is whole."""
+    return f"{offset:+,.0f}" if abs(offset) >= 100 else f"{offset:+.3g}"
 
 
 def _joined(*parts: str) -> str:
@@ -939,13 +995,20 @@ def _joined(*parts: str) -> str:
 
 def _more(needed: int | None) -> str:
     if needed is None:
-        return f"up to {MOST} seeds like these would not decide"
-    return f"{needed} seeds in all would probably decide"
+        return f"up to {MOST:,} seeds like these would not decide"
+    return f"{needed:,} seeds in all would probably decide"
 
 
 def _missed(values: Sequence[float]) -> str:
-    share = sum(math.isinf(value) for value in values) / len(values)
-    return f"{100 * share:.3g} % of {len(values)} runs never reach the target" if share else ""
+    share = sum(value == math.inf for value in values) / len(values)
+    return f"{_percent(share)} of {len(values):,} runs never reach the target" if share else ""
+
+
+def _standing(share: float) -> str:
+    """Where a published time lies, `share` of our runs being as fast or faster."""
+    if share == 1:
+        return "every run of ours is at least as fast as the published one"
+    return f"the published run is faster than {_percent(1 - share) if share else 'all'} of ours"
 
 
 def _no_worse_note(case: _Case, lane: Lane, needed: int | None) -> str:
@@ -973,325 +1036,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-# Statistics. Sums are `fsum`, which is exact and so does not see the order.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """The standard error of a mean as a function of the number of seeds."""
-
-    sd: float
-    level: float
-    others: float = 0.0
-    """Variance of the figure that the mean is compared with."""
-    others_df: float = 1.0
-
-    @classmethod
-    def of_mean(cls, sd: float, level: float, claim: Value) -> "_Plan":
-        """With the standard error of the published mean where the paper gives one."""
-        spread = claim.spread
-        if spread is None or spread.n < 2:
-            return cls(sd=sd, level=level)
-        return cls(sd=sd, level=level, others=spread.sd**2 / spread.n, others_df=spread.n - 1.0)
-
-    def se(self, n: int) -> float:
-        return math.sqrt(self.sd**2 / n + self.others)
-
-    def df(self, n: int) -> float:
-        """Welch's degrees of freedom; n − 1 when the figure has no spread."""
-        ours = self.sd**2 / n
-        if not self.others:
-            return n - 1.0
-        return (ours + self.others) ** 2 / (ours**2 / (n - 1) + self.others**2 / self.others_df)
-
-    def reach(self, n: int) -> float:
-        """Half the interval."""
-        return _t(self.level, self.df(n)) * self.se(n)
-
-    def seeds(self, offset: float, margin: float, least: int) -> int | None:
-        """Seeds that decide, either way and with probability `POWER`, if all stays like this."""
-        gap, far = abs(abs(offset) - margin), abs(offset) + margin
-
-        def decided(n: int) -> bool:
-            se = self.se(n)
-            if se == 0:
-                return gap > 0
-            critical = _t(self.level, self.df(n))
-            power = _cdf(gap / se - critical, self.df(n))
-            if abs(offset) <= margin:
-                power += _cdf(far / se - critical, self.df(n)) - 1
-            return power >= POWER
-
-        return _first(decided, least)
-
-
-def _first(decided: Callable[[int], bool], least: int) -> int | None:
-    """The smallest number of seeds that decides, up to `MOST`."""
-    if least > MOST or not decided(MOST):
-        return None
-    return least + bisect_left(range(least, MOST), True, key=decided)
-
-
-def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n − 1); exactly 0 where all are equal."""
-    n = len(values)
-    if min(values) == max(values):
-        return values[0], 0.0
-    mean = math.fsum(values) / n
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-
-
-def _unpaired(first: Sequence[float], second: Sequence[float], level: float) -> tuple[float, _Plan]:
-    """Difference of two means, with min(n) − 1 degrees of freedom: Welch's are never fewer."""
-    (mean, sd), (other_mean, other_sd) = _mean_sd(first), _mean_sd(second)
-    n = min(len(first), len(second))
-    variance = sd**2 / len(first) + other_sd**2 / len(second)
-    return mean - other_mean, _Plan(sd=math.sqrt(n * variance), level=level)
-
-
-def _exp(x: float) -> float:
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return math.inf
-
-
-@lru_cache(maxsize=4096)
-def _t(level: float, df: float) -> float:
-    """Upper quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, 1 - level))
-
-
-def _cdf(x: float, df: float) -> float:
-    """Distribution function of Student's t."""
-    from scipy.special import stdtr
-
-    return float(stdtr(df, x))
-
-
-def _z(level: float) -> float:
-    """Upper quantile of the normal law."""
-    from scipy.special import ndtri
-
-    return -float(ndtri(level))
-
-
-def _above_p(gap: float, se: float, df: float) -> float:
-    """p-value of "the mean lies above a bound", `gap` being by how much ours does."""
-    if se == 0:
-        return 0.0 if gap >= 0 else 1.0
-    return _cdf(-gap / se, df)
-
-
-def _tost_p(offset: float, margin: float, se: float, df: float) -> float:
-    return max(_above_p(offset + margin, se, df), _above_p(margin - offset, se, df))
-
-
-def _all_of(needed: Sequence[int | None]) -> int | None:
-    """Seeds that settle every one; None where one cannot be settled."""
-    numbers = [n for n in needed if n is not None]
-    return max(numbers) if numbers and len(numbers) == len(needed) else None
-
-
-def _sign_flip_p(gains: Sequence[float]) -> tuple[float, float]:
-    """One-sided p-values of the sign-flip test of the sum, for "positive" and for "negative".
-
-    Exact up to 24 pairs, by meeting in the middle: the sums of either half are enumerated and
-    matched.
-    """
-    sums = math.fsum(gains)
-    slack = 1e-9 * math.fsum(map(abs, gains))  # equal sums differ by rounding
-    if len(gains) > 24:
-        sampled = _signs(len(gains)) @ np.array(sorted(gains))
-        as_high, as_low = (sampled >= sums - slack).sum(), (sampled <= sums + slack).sum()
-        return float(as_high + 1) / (len(sampled) + 1), float(as_low + 1) / (len(sampled) + 1)
-    middle = len(gains) // 2
-    left, right = _all_sums(gains[:middle]), np.sort(_all_sums(gains[middle:]))
-    total = 2 ** len(gains)
-    under = np.searchsorted(right, sums - slack - left, "left").sum()
-    up_to = np.searchsorted(right, sums + slack - left, "right").sum()
-    return float(total - under) / total, float(up_to) / total
-
-
-@lru_cache(maxsize=4)
-def _signs(n: int) -> np.ndarray:
-    """Sampled choices of signs: (samples, n), 16 MB at most."""
-    samples = min(9999, 2_000_000 // n)
-    return 2.0 * np.random.default_rng(n).integers(0, 2, (samples, n)) - 1.0
-
-
-def _all_sums(gains: Sequence[float]) -> np.ndarray:
-    """The sum under each choice of signs."""
-    sums = np.zeros(1)
-    for gain in gains:
-        sums = np.concatenate([sums + gain, sums - gain])
-    return sums
-
-
-def _pairs_needed(signs: Sequence[float], share: float, level: float) -> int | None:
-    n = len(signs)
-    needed = None
-    if not 1 - WINS < share < WINS:
-        mean, sd = _mean_sd(signs)
-        needed = _Plan(sd=sd, level=level).seeds(mean, 0.0, max(n + 1, LEAST_PAIRS))
-    return LEAST_PAIRS if needed is None and n < LEAST_PAIRS else needed
-
-
-def _slope_needed(slopes: np.ndarray, level: float) -> int | None:
-    n = len(slopes)
-    each = [float(slope) for slope in np.median(slopes, axis=1)]
-    needed = None
-    if all(map(math.isfinite, each)):
-        mean, sd = _mean_sd(each)
-        needed = _Plan(sd=sd, level=level).seeds(mean, 0.0, max(n + 1, LEAST_PAIRS))
-    return LEAST_PAIRS if needed is None and n < LEAST_PAIRS else needed
-
-
-def _median(values: Sequence[float]) -> float:
-    """Of sorted values; infinite when a middle one is."""
-    n = len(values)
-    low, high = values[(n - 1) // 2], values[n // 2]
-    return high if math.isinf(high) else (low + high) / 2
-
-
-@lru_cache(maxsize=4096)
-def _median_rank(n: int, level: float) -> int:
-    """The order statistic that bounds the median from below; 0 where there is none."""
-    from scipy.special import bdtr
-
-    return int((bdtr(np.arange(n // 2), n, 0.5) <= level).sum())
-
-
-def _median_interval(values: Sequence[float], level: float) -> tuple[float, float]:
-    """Exact, whatever the law; of sorted values, some of which may be infinite."""
-    rank = _median_rank(len(values), level)
-    return (values[rank - 1], values[-rank]) if rank else (-math.inf, math.inf)
-
-
-def _median_needed(offsets: Sequence[float], case: _Case) -> int | None:
-    """Seeds with which the median would be decided, if the quantiles stay as they are."""
-    n = len(offsets)
-
-    def decided(k: int) -> bool:
-        rank = _median_rank(k, case.level)
-        i = int((rank - 0.5) / k * n)
-        return rank > 0 and case.place(offsets[i], offsets[-1 - i]) != "inconclusive"
-
-    needed = _first(decided, max(n + 1, LEAST_PAIRS))
-    return LEAST_PAIRS if needed is None and n < LEAST_PAIRS else needed
-
-
-def _at_least_p(count: int, n: int) -> float:
-    """Sign test: the chance that at least `count` of n lie on one side of the median."""
-    from scipy.special import bdtrc
-
-    return float(bdtrc(count - 1, n, 0.5)) if count > 0 else 1.0
-
-
-def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
-    z = _z(level)
-    centre = share + z * z / (2 * n)
-    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    whole = 1 + z * z / n
-    low = (
-        (centre - reach) / whole if share > 0 else 0.0
-    )  # exactly, so that rounding decides nothing
-    return low, (centre + reach) / whole if share < 1 else 1.0
-
-
-def _share_p(share: float, asked: float, n: int) -> float:
-    """p-value of "the share is more than asked"; the score test that Wilson's interval inverts."""
-    from scipy.special import ndtr
-
-    if asked == 1:
-        return 1.0
-    return float(ndtr((asked - share) / math.sqrt(asked * (1 - asked) / n)))
-
-
-def _share_needed(share: float, asked: float, n: int, level: float) -> int | None:
-    """Runs with which the share would be decided, if it stays as it is."""
-
-    def decided(k: int) -> bool:
-        low, high = _wilson(share, k, level)
-        return low >= asked or high < asked
-
-    return _first(decided, max(n + 1, LEAST))
-
-
-@lru_cache(maxsize=16)
-def _resamples(n: int, stream: int) -> np.ndarray:
-    """Which runs each resample takes: (RESAMPLES, n)."""
-    return np.random.default_rng((n, stream)).integers(0, n, (RESAMPLES, n))
-
-
-@lru_cache(maxsize=16)
-def _times_taken(n: int) -> np.ndarray:
-    """How often each resample takes each run: (RESAMPLES, n)."""
-    picks = _resamples(n, 0) + n * np.arange(RESAMPLES)[:, None]
-    return np.bincount(picks.ravel(), minlength=n * RESAMPLES).reshape(RESAMPLES, n)
-
-
-def _resampled_medians(rows: np.ndarray) -> np.ndarray:
-    """The median of all entries of each resample of the rows, from one sorting."""
-    n, width = rows.shape
-    order = np.argsort(rows, axis=None, kind="stable")
-    upto = _times_taken(n)[:, order // width].cumsum(axis=1)  # (RESAMPLES, n·width)
-    entries = rows.ravel()[order]
-    low = entries[(upto < (n * width + 1) // 2).sum(axis=1)]
-    high = entries[(upto < n * width // 2 + 1).sum(axis=1)]
-    with np.errstate(invalid="ignore"):  # between -inf and inf
-        return (low + high) / 2
-
-
-def _median_gap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Difference of the medians of each row; NaN where both are infinite."""
-    with np.errstate(invalid="ignore"):
-        return np.median(first, axis=1) - np.median(second, axis=1)
-
-
-def _tails(draws: np.ndarray, tail: float) -> tuple[float, float]:
-    """The draws that leave `tail` outside on either side, rounded outwards; NaN is anything."""
-    last = len(draws) - 1
-    low = np.sort(np.where(np.isnan(draws), -np.inf, draws))[math.floor(tail * last)]
-    high = np.sort(np.where(np.isnan(draws), np.inf, draws))[math.ceil((1 - tail) * last)]
-    return float(low), float(high)
-
-
-def _widened(draws: np.ndarray, n: int, level: float) -> tuple[float, float]:
-    """Percentile interval, wider for n runs as t is wider than normal (Hesterberg 2015)."""
-    from scipy.special import ndtr
-
-    return _tails(draws, float(ndtr(-math.sqrt(n / (n - 1)) * _t(level, n - 1))))
-
-
-def _widened_p(inside: np.ndarray, n: int) -> float:
-    """The p-value that goes with `_widened`, from which resamples lie inside."""
-    outside = (len(inside) - int(inside.sum()) + 0.5) / (len(inside) + 1)
-    return _cdf(-_z(outside) * math.sqrt((n - 1) / n), n - 1)
-
-
-@lru_cache(maxsize=256)
-def _best_weights(n: int, k: int) -> tuple[float, ...]:
-    """Weight of each order statistic in the mean, over all subsets of size k, of the largest."""
-    return tuple(math.comb(i, k - 1) / math.comb(n, k) for i in range(n))
-
-
-@lru_cache(maxsize=64)
-def _best_pivot(n: int, k: int) -> np.ndarray:
-    """(estimate − truth) / sd of the expected best of k, for n standard normal runs; sorted."""
-    draws = max(2000, min(20_000, 1_000_000 // n))
-    runs = np.sort(np.random.default_rng((n, k)).standard_normal((draws, n)), axis=1)
-    best = runs @ np.array(_best_weights(n, k))
-    return np.sort((best - best.mean()) / runs.std(axis=1, ddof=1))
-
-
-def _pivot_p(pivot: np.ndarray, offset: float, margin: float, sd: float) -> float:
-    if sd == 0:
-        return _tost_p(offset, margin, 0.0, 1.0)
-    too_low = (pivot >= (offset + margin) / sd).sum()
-    too_high = (pivot <= (offset - margin) / sd).sum()
-    return float(max(too_low, too_high) + 1) / (len(pivot) + 1)

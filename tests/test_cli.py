@@ -3,15 +3,19 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from reimpl import cli, reproduction
-from reimpl.cli.app import app
+from reimpl.cli.app import app, overrides
+from reimpl.cli.progress import Progress
+from reimpl.engines import Event
 from reimpl.records import Record, Store, read_measured
 from reimpl.registry import find
 
@@ -388,6 +392,49 @@ def test_check_fails_on_a_broken_paper(tiny_paper: Path) -> None:
     assert "missing key 'source'" in said.out
 
 
+def test_check_passes_a_paper_that_does_what_it_owes(tiny_paper: Path) -> None:
+    said = reimpl("check", tiny_paper)
+    assert said.status == 0
+    assert "tiny2026_logistic: every exact claim holds" in said.out
+
+
+# Progress
+
+
+def progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Progress:
+    monkeypatch.setattr("reimpl.cli.progress.SAY_EVERY", -1.0)
+    request = reproduction.Request(paper="tiny", papers=(folder,), claims=("test-error",))
+    return Progress(reproduction.plan(request, estimate=False))
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = progress(tiny_paper, monkeypatch)
+    first, second, *_ = shown.plan.jobs
+    with shown:
+        shown.see(Event(kind="started", job=first))
+        shown.see(Event(kind="done", job=first, contents={"result": []}))
+        shown.see(Event(kind="progress", job=second, contents={"done": 1, "total": 2}))
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "0 of 5 jobs done"
+    assert said[1].startswith("1 of 5 jobs done, 20 %, ")
+    assert said[2].startswith("1 of 5 jobs done, 30 %, ")
+
+
+def test_on_a_terminal_each_running_job_has_its_line(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = progress(tiny_paper, monkeypatch)
+    contents = {"done": 1, "total": 2, "shown": {"test/error": 15.25}}
+    shown.see(Event(kind="progress", job=shown.plan.jobs[0], contents=contents))
+    console = Console(file=StringIO(), width=80, record=True)
+    console.print(shown.drawn())
+    text = console.export_text()
+    assert "two-inputs, seed 0" in text
+    assert "test/error 15.25" in text
+
+
 # The user's mistakes
 
 
@@ -414,7 +461,7 @@ def test_an_ambiguous_paper_lists_the_matches(tiny_paper: Path) -> None:
     ("words", "hint"),
     [
         (["reproduce", "--variant", "two-input"], "Did you mean 'two-inputs'"),
-        (["reproduce", "--claim", "test-eror"], "Did you mean 'test-error'?"),
+        (["reproduce", "--claim", "test-errors"], "Did you mean 'test-error'?"),
         (["reproduce", "--set", "learning=1", "--variant", "two-inputs"], "has no key 'learning'"),
         (["reproduce", "--set", "lr"], "write KEY=VALUE"),
         (["reproduce", "--set", "lr=fast", "--variant", "two-inputs"], "must be a number"),
@@ -422,7 +469,7 @@ def test_an_ambiguous_paper_lists_the_matches(tiny_paper: Path) -> None:
         (["reproduce", "--wandb", "online"], "Run `wandb login`"),
         (["reproduce", "--wandb", "of"], "unknown mode 'of'"),
         (["reproduce", "--device", "gpu0"], "--device gpu0"),
-        (["show", "--claim", "test-eror"], "Did you mean 'test-error'?"),
+        (["show", "--claim", "test-errors"], "Did you mean 'test-error'?"),
         (["record"], "no place for the table"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
@@ -485,6 +532,4 @@ def test_help_gives_examples_that_can_be_copied() -> None:
     ],
 )
 def test_a_setting_is_read_as_toml_or_else_as_text(text: str, value: object) -> None:
-    from reimpl.cli.app import _overrides
-
-    assert _overrides([f"key={text}"]) == {"key": value}
+    assert overrides([f"key={text}"]) == {"key": value}

@@ -259,6 +259,13 @@ def test_a_truncated_cache_file_is_decoded_again(mirror):
     assert np.array_equal(train_of(TOY)["image"], PIXELS)
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"splits": {"train": {}}}'])
+def test_a_damaged_index_of_the_cache_is_decoded_again(mirror, content):
+    train_of(TOY)
+    (data._entry(TOY) / "meta.json").write_text(content)
+    assert np.array_equal(train_of(TOY)["image"], PIXELS)
+
+
 def test_the_least_recently_used_dataset_goes_when_the_cache_is_full(mirror, monkeypatch):
     first, second, third = (replace(TOY, revision=name) for name in ("first", "second", "third"))
     for age, source in enumerate((first, second)):

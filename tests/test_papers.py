@@ -73,11 +73,6 @@ def test_every_setting_is_used(entry: Entry) -> None:
 
 
 @each(PAPERS)
-def test_every_variant_is_spoken_of(entry: Entry) -> None:
-    assert list(conformance.unspoken_variants(entry)) == []
-
-
-@each(PAPERS)
 def test_the_paper_stands_alone(entry: Entry) -> None:
     assert list(conformance.forbidden_imports(entry)) == []
 

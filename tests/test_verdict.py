@@ -250,6 +250,17 @@ def test_a_count_that_varies_between_runs_is_not_reproduced() -> None:
     assert "must not vary" in verdict.note
 
 
+@pytest.mark.parametrize(
+    ("published", "measured", "told"),
+    [("340,908", 345_678, "+4,770"), ("60,000", 59_999, "-1"), ("3.4", 4.13456, "+0.735")],
+)
+def test_the_note_of_a_count_tells_a_whole_difference_in_full(
+    published: str, measured: float, told: str
+) -> None:
+    verdict = see(exact(published), "neither", a=[measured])
+    assert verdict.note == f"differs by {told}"
+
+
 # value
 
 
@@ -323,7 +334,7 @@ def test_the_seeds_needed_have_a_power_of_four_fifths(margin: float, seeds: int)
 def test_a_mean_on_the_edge_of_the_margin_is_not_to_be_decided() -> None:
     verdict = see(value(), a=[x + 1 for x in ONES])
     assert (verdict.lane, verdict.seeds_needed) == ("inconclusive", None)
-    assert "1000 seeds" in verdict.note
+    assert "up to 1,000 seeds" in verdict.note
 
 
 def test_seeds_needed_also_when_more_of_them_would_show_that_it_fails() -> None:
@@ -447,7 +458,7 @@ def test_a_large_mean_difference_from_few_wins_is_no_order() -> None:
     assert verdict.p is not None
     assert verdict.p < 0.05
     assert (verdict.lane, verdict.seeds_needed) == ("inconclusive", None)
-    assert "wins 63.64 % of 11 pairs" in verdict.note
+    assert "wins 63.6 % of 11 pairs" in verdict.note
     assert see(order(), "lower", a=[9.0] * 7 + [0.0] * 4, b=[1.0] * 7 + [0.1] * 4).lane == (
         "inconclusive"
     )
@@ -691,6 +702,25 @@ def test_the_percentile_is_the_share_of_runs_at_or_below_the_published_figure() 
     assert see(speed(), "lower", a=[1000.0, 1425.0, 2000.0, inf]).percentile == 0.5
 
 
+@pytest.mark.parametrize(
+    ("times", "where"),
+    [
+        ([1300, 1400, 1425, 1500, 1600, inf], "the published run is faster than 50 % of ours"),
+        ([1300, 1500, 1600], "the published run is faster than 66.7 % of ours"),
+        ([1426, 1500, inf], "the published run is faster than all of ours"),
+        ([1300, 1400, 1425], "every run of ours is at least as fast as the published one"),
+    ],
+)
+def test_the_note_of_a_time_says_where_the_published_one_lies_among_ours(
+    times: list[float], where: str
+) -> None:
+    assert see(speed(), "lower", a=times).note.endswith(f"; {where}")
+
+
+def test_two_times_are_too_few_to_say_where_the_published_one_lies() -> None:
+    assert "published" not in see(speed(), "lower", a=[1300, 1500]).note
+
+
 def test_a_deterministic_run_that_misses_is_below() -> None:
     lanes = [
         judge(speed(), metric("lower"), runs(a=[x]), deterministic=frozenset({"a"})).lane
@@ -700,7 +730,9 @@ def test_a_deterministic_run_that_misses_is_below() -> None:
 
 
 def test_a_target_reached_at_the_start_is_a_time_of_zero() -> None:
-    assert see(speed(), "lower", a=[0.0] * 8).lane == "above"
+    verdict = see(speed(), "lower", a=[0.0] * 8)
+    assert verdict.lane == "above"
+    assert "never reach" not in verdict.note
 
 
 def test_a_negative_time_is_inconclusive_and_says_why() -> None:
@@ -791,6 +823,14 @@ def test_a_share_of_one_cannot_be_shown_but_can_be_refuted() -> None:
     assert (held.lane, held.seeds_needed) == ("inconclusive", None)
     assert "no number of runs" in held.note
     assert see(proportion(share=1.0), a=[True] * 5 + [False]).lane == "below"
+
+
+@pytest.mark.parametrize(
+    ("held", "n", "told"),
+    [(8, 9, "88.9 % of 9 runs"), (9_999, 10_000, "99.99 % of 10,000 runs"), (5, 5, "100 % of 5")],
+)
+def test_a_share_has_three_digits_and_nearly_all_is_not_all(held: int, n: int, told: str) -> None:
+    assert told in see(proportion(), a=[True] * held + [False] * (n - held)).note
 
 
 @pytest.mark.parametrize(

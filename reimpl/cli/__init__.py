@@ -20,10 +20,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """The entry point of the script `reimpl`."""
-    if sys.argv[1:] == [
-        "list"
-    ]:  # nothing to parse, and Typer would take twice the time of the rest
-        list_papers()
+    if sys.argv[1:] == ["list"]:
+        list_papers()  # nothing to parse, and Typer would take more time than all the rest
         return
     from reimpl.cli.app import app
 

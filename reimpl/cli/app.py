@@ -5,6 +5,7 @@ Whatever a command needs is imported inside it, so that `--help` answers at once
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -241,7 +242,7 @@ def plan(
         cost=cost,
         workers=workers,
         device=device,
-        overrides=_overrides(settings or ()),
+        overrides=overrides(settings or ()),
         model=model,
         force=force,
         baselines=baselines,
@@ -302,7 +303,7 @@ def reproduce(
         workers=workers,
         device=device,
         wandb=check_mode(wandb),
-        overrides=_overrides(settings or ()),
+        overrides=overrides(settings or ()),
         model=model,
         force=force,
         baselines=baselines,
@@ -331,6 +332,7 @@ def _run(request: Request, made: Plan) -> Result:
     for name, why in made.left_out.items():
         say(f"left out: {name}, {why}", prefix="")
     progress = Progress(made)
+    signal.signal(signal.SIGTERM, _interrupt)  # how a cluster says that time is up
     try:
         with progress:
             return reproduction.reproduce(
@@ -340,6 +342,10 @@ def _run(request: Request, made: Plan) -> Result:
         kept = report.number(progress.kept, "finished run")
         say(f"interrupted; {kept} kept, and the same command goes on from there")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _hints(request: Request, result: Result) -> None:
@@ -362,9 +368,7 @@ def record(paper: PaperName, papers: Folders = None, runs: Runs = None) -> None:
     from reimpl.reproduction import Request, promote
 
     entry = _find(paper, papers)
-    report.rebuild_readme(
-        entry
-    )  # a README without a place for the table shows before anything is written
+    report.rebuild_readme(entry)  # a README without a place for it shows before we write
     measured, readme = entry.folder / "measured.jsonl", entry.folder / "README.md"
     before = {(r.part, r.variant, r.seed, r.key) for r in read_measured(measured)}
     promote(entry, Request(paper=paper, runs=runs).root)
@@ -451,11 +455,8 @@ def _to_check(paper: str | None, papers: Sequence[Path] | None) -> list[Entry]:
 
 
 def _conformance(entry: Entry) -> list[Check]:
-    from reimpl.report import Check
-
-    if entry.broken is not None:
-        return [Check(what=entry.slug, state="fails", detail=entry.broken)]
     from reimpl import conformance
+    from reimpl.report import Check
 
     return [
         Check(
@@ -498,7 +499,7 @@ def _workers(made: Plan, request: Request) -> int:
     return choose_workers(made.jobs, memory_mb=memory, asked=request.workers)
 
 
-def _overrides(settings: Sequence[str]) -> dict[str, bool | int | float | str]:
+def overrides(settings: Sequence[str]) -> dict[str, bool | int | float | str]:
     """`key=value` pairs; a value is what TOML reads in it, or else text."""
     pairs = {}
     for setting in settings:

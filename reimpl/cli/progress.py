@@ -25,6 +25,7 @@ class Progress:
     """Shows on stderr how far the runs are: live on a terminal, else a line now and then."""
 
     def __init__(self, made: Plan) -> None:
+        self.plan = made
         self.weights = _weights(made)
         self.total = len(made.jobs)
         self.running: dict[str, Event] = {}
@@ -42,7 +43,7 @@ class Progress:
 
             console = Console(stderr=True)
             self.live = Live(
-                get_renderable=self._drawn, console=console, refresh_per_second=4, transient=True
+                get_renderable=self.drawn, console=console, refresh_per_second=4, transient=True
             )
             self.live.start()
         return self
@@ -74,7 +75,6 @@ class Progress:
             say(line, prefix="")
 
     def _take(self, records: Sequence[Any]) -> None:
-
         self.kept += sum(record.status == "ok" for record in records)
         for record in records:
             if record.status == "error":
@@ -87,7 +87,6 @@ class Progress:
         return (self.worked + under_way) / (sum(self.weights.values()) or 1.0)
 
     def _line(self) -> str:
-
         share = self._share()
         text = f"{self.finished} of {self.total} jobs done"
         if not 0.02 < share < 1:
@@ -95,14 +94,15 @@ class Progress:
         left = (time.monotonic() - self.began) * (1 - share) / share
         return f"{text}, {100 * share:.0f} %, {duration(left)} left or so"
 
-    def _drawn(self) -> RenderableType:
+    def drawn(self) -> RenderableType:
+        """What a terminal shows: how far the whole is, and each running job."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
-        for event in self.running.values():
+        for event in list(self.running.values()):  # drawn by a thread of its own
             shown = event.contents.get("shown", {})
             figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             bar = ProgressBar(total=1.0, completed=_done(event.contents), width=20)

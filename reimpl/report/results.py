@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from reimpl.claims import Claims, Property, Trend
 from reimpl.errors import PaperError
-from reimpl.report.text import Page, Table, decimals, figure, number, plain, spread_decimals, title
+from reimpl.report.text import (
+    Page,
+    Table,
+    decimals,
+    figure,
+    number,
+    plain,
+    slug,
+    spread_decimals,
+    title,
+)
 
 if TYPE_CHECKING:
     from reimpl.claims import Claim
@@ -348,7 +358,7 @@ def verdicts_json(
 def judged_json(claims: Claims, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Verdicts on numbers that came from somewhere else, as strict JSON takes them."""
     return {
-        "paper": claims.path.parent.name,
+        "paper": slug(claims),
         "claims": verdicts_json(verdicts),
         "counts": counts(verdicts),
     }

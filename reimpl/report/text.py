@@ -193,4 +193,10 @@ def plain(value: Any) -> Any:
 
 def title(claims: Claims) -> str:
     """The first line above a paper's table."""
-    return f"{claims.path.parent.name}  {claims.paper.title}"
+    return f"{slug(claims)}  {claims.paper.title}"
+
+
+def slug(claims: Claims) -> str:
+    """The paper's folder; of a file that is not called `claims.toml`, its name."""
+    path = claims.path.resolve()
+    return path.parent.name if path.name == "claims.toml" else path.stem

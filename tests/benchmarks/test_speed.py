@@ -57,7 +57,7 @@ def one_thread() -> Any:
 def test_reading_costs_at_most_ten_bare_starts_of_python(
     benchmark: Any, command: list[str]
 ) -> None:
-    script = Path(sys.executable).parent / "reimpl"
+    start = [sys.executable, "-m", "reimpl"]
     environment = {**os.environ, "COLUMNS": "100"}
 
     def run(*words: str) -> float:
@@ -65,10 +65,10 @@ def test_reading_costs_at_most_ten_bare_starts_of_python(
             lambda: subprocess.run(words, check=True, capture_output=True, env=environment)
         )
 
-    pairs = [(run(str(script), *command), run(sys.executable, "-c", "pass")) for _ in range(15)]
+    pairs = [(run(*start, *command), run(sys.executable, "-c", "pass")) for _ in range(15)]
     ours = statistics.median(mine / bare for mine, bare in pairs[2:])
     ratio(benchmark, f"reimpl {command[0]} / python -c pass", ours)
-    benchmark.pedantic(lambda: run(str(script), *command), rounds=3)
+    benchmark.pedantic(lambda: run(*start, *command), rounds=3)
     assert ours <= 10
 
 
@@ -237,3 +237,26 @@ def test_two_hundred_symmetry_starts_at_once_beat_one_by_one(benchmark: Any) -> 
         lambda: vectorised.train(paper, short, contexts(range(200)), metrics=metrics), rounds=1
     )
     assert value >= 50
+
+
+# Tracking
+
+
+def test_wandb_slows_no_run(benchmark: Any, tiny_paper: Path, tmp_path: Path) -> None:
+    from reimpl.reproduction import Request, reproduce
+
+    claims = tiny_paper / "claims.toml"
+    claims.write_text(claims.read_text().replace("epochs = 10", "epochs = 300"))
+
+    def trained(mode: str, place: int) -> float:
+        runs = tmp_path / f"{mode}{place}"
+        request = Request(
+            paper="tiny", papers=(tiny_paper,), runs=runs, wandb=mode, workers=1, seeds=3
+        )
+        return sum(record.wall_s for record in reproduce(request).fresh)
+
+    pairs = [(trained("offline", place), trained("disabled", place)) for place in range(3)]
+    value = statistics.median(offline / disabled for offline, disabled in pairs)
+    ratio(benchmark, "training with W&B offline / disabled", value)
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert value <= 1.10
