@@ -619,7 +619,7 @@ def _judged(
 
 
 def _asked(request: Request, verdict: Verdict) -> bool:
-    """Whether the request names the claim or a variant of it; a request that names none means all."""
+    """Whether the request names the claim or a variant of it; naming none means all."""
     if request.claims:
         return verdict.id in request.claims
     return not request.variants or bool(set(request.variants) & set(verdict.variants))

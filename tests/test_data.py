@@ -361,7 +361,7 @@ def test_a_split_that_the_mirror_does_not_know_is_named(mirror):
 
 
 def test_an_unknown_config_is_refused(mirror):
-    assert "'plian' not found" in refusal(replace(TOY, config="plian"))
+    assert "'plyne' not found" in refusal(replace(TOY, config="plian"))
 
 
 def test_a_split_with_fewer_rows_is_refused_with_both_numbers(mirror):
@@ -427,8 +427,8 @@ def test_a_cache_that_cannot_be_written_is_named(mirror, tmp_path, monkeypatch):
 
 
 def test_an_unknown_dataset_name_gets_the_near_one(cache):
-    with pytest.raises(DataError, match=r"unknown dataset 'tyo'\. Did you mean 'toy'\?"):
-        _ = data.load({"toy": TOY})["tyo"]
+    with pytest.raises(DataError, match=r"unknown dataset 'tooy'\. Did you mean 'toy'\?"):
+        _ = data.load({"toy": TOY})["tooy"]
 
 
 def test_missing_is_none_for_what_the_mirror_or_the_cache_has(mirror, monkeypatch):

@@ -22,6 +22,13 @@ from reimpl.jobs import Job
 
 TRIES = 2
 """How often a job is begun whose worker dies."""
+ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    # glibc: keep freed blocks, or every evaluation hands its pages back and faults them in again
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+}
+"""One thread for each worker, and no churn of memory."""
 GRACE = 5.0
 """Seconds a worker has to write its checkpoint when it is told to stop."""
 
@@ -72,12 +79,7 @@ def _start() -> _Worker:
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches the parent only, which tells the workers
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        },
+        env={**os.environ, **ENVIRONMENT},
     )
     theirs.close()
     return _Worker(process=process, pipe=ours)
