@@ -79,8 +79,8 @@ def fit_baseline(
 ) -> BaselineResult:
     """Tune, fit and judge a plain method.
 
-    The last tensor of a batch is the target, those before it are flattened into one row of numbers.
-    Targets (N,) or (N, 1) are classes; (N, K) are K answers, all of which must be right.
+    The inputs are flattened into one row of numbers. Targets (N,) or (N, 1) are classes; (N, K) are
+    K answers, all of which must be right.
 
     Raises:
         RequestError: the data have no such split.
@@ -128,8 +128,8 @@ def _rows(batch: Batch, prepare: Callable[[Batch], Batch] | None) -> tuple[np.nd
     if len(batch) < 2 or len(batch[-1]) == 0:
         raise RunError("a baseline needs rows with inputs and a target, and the data have none")
     parts = [batch_part if prepare is None else prepare(batch_part) for batch_part in _cut(batch)]
-    inputs = [np.concatenate([_flat(t).astype(np.float32) for t in part[:-1]], 1) for part in parts]
-    return np.concatenate(inputs), np.concatenate([_flat(part[-1]) for part in parts])
+    inputs = np.concatenate([_flat(part[0]).astype(np.float32) for part in parts])
+    return inputs, np.concatenate([_flat(part[1]) for part in parts])
 
 
 def _cut(batch: Batch) -> Iterator[Batch]:

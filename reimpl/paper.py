@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from reimpl.claims import Variant
 
 Batch = tuple[Tensor, ...]
-"""Inputs and targets, each (N, …)."""
+"""Inputs, targets, and what else the loss needs, each (N, …)."""
 Measurements = Mapping[str, float | int | bool | None]
 """Metric name → value; `inf` is a target never reached, `None` a metric not defined for the run."""
 

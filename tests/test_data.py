@@ -361,7 +361,7 @@ def test_a_split_that_the_mirror_does_not_know_is_named(mirror):
 
 
 def test_an_unknown_config_is_refused(mirror):
-    assert "'plyne' not found" in refusal(replace(TOY, config="plian"))
+    assert "'plyn' not found" in refusal(replace(TOY, config="plyn"))
 
 
 def test_a_split_with_fewer_rows_is_refused_with_both_numbers(mirror):
