@@ -22,7 +22,7 @@ from reimpl.claims import (
     apply_overrides,
     variants_of,
 )
-from reimpl.errors import DataError, RequestError
+from reimpl.errors import RequestError
 from reimpl.jobs import Job, JobPart, Probe, failed
 from reimpl.records import (
     Record,
@@ -210,7 +210,6 @@ class _Planner:
         planned = [
             p for p in (self.counts(chosen), *self.trainings(chosen), *self.baselines(chosen)) if p
         ]
-        self.check_data(planned)
         if estimate:
             planned = self.estimated(planned)
         return Plan(entry=self.entry, planned=tuple(planned), left_out=left_out)
@@ -352,16 +351,6 @@ class _Planner:
             ),
         )
 
-    def check_data(self, planned: Iterable[Planned]) -> None:
-        """Open every dataset once before anything runs, when something is to run that needs it."""
-        if any(job.part != "counts" for p in planned for job in p.jobs):
-            from reimpl import data
-
-            for source in self.claims.sources.values():
-                why = data.missing(source)
-                if why is not None and "network" not in why:
-                    raise DataError(why)
-
     # Estimates
 
     def estimated(self, planned: Sequence[Planned]) -> list[Planned]:
@@ -396,6 +385,7 @@ class _Planner:
     def run_probes(self, jobs: Sequence[Job]) -> dict[str, Probe]:
         if not jobs:
             return {}
+        open_data(self.claims, jobs)
         from reimpl.engines import choose_workers
 
         workers = choose_workers(
@@ -488,6 +478,20 @@ def _write_probes(path: Path, probes: Mapping[str, Probe]) -> None:
         return  # an estimate that is not kept is made again
 
 
+def open_data(claims: Claims, jobs: Iterable[Job]) -> None:
+    """Fetch and decode every dataset once, before any worker does, when a job will want them.
+
+    Raises:
+        DataError: data are missing, or are not what the paper used.
+    """
+    if any(job.part != "counts" for job in jobs):
+        from reimpl import data
+
+        sources = data.load(claims.sources)
+        for name in claims.sources:
+            _ = sources[name]
+
+
 def scored(claims: Claims, chosen: Sequence[Claim]) -> list[tuple[str, Metric]]:
     """The (variant, metric) pairs on which baselines are fitted: the first variant of each task."""
     first: dict[str, str] = {}
@@ -572,6 +576,7 @@ def reproduce(
     mode = check_mode(request.wandb)
     plan_ = planned or plan(request, estimate=False)
     jobs = plan_.jobs
+    open_data(plan_.entry.claims, jobs)
     workers = choose_workers(
         jobs, memory_mb=plan_.entry.claims.paper.memory_mb, asked=request.workers
     )
