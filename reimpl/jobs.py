@@ -29,8 +29,8 @@ WAIT = 0.5
 """Seconds between looks at a run that another process is making."""
 PROBE_SECONDS = 0.4
 """How long a probe trains."""
-BASELINE_SECONDS = 60.0
-"""What tuning and fitting one baseline may take."""
+BASELINE_SECONDS = 240.0
+"""Computing time that tuning and fitting one baseline may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from reimpl.claims import (
     variants_of,
 )
 from reimpl.errors import RequestError
-from reimpl.jobs import Job, JobPart, Probe, failed
+from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, Probe, failed
 from reimpl.records import (
     Record,
     Store,
@@ -437,9 +437,7 @@ class _Planner:
                 memory_mb=probe.memory_mb,
             )
         if known is None and planned.part == "baseline":
-            from reimpl.jobs import BASELINE_SECONDS
-
-            known = BASELINE_SECONDS, "the budget of a baseline"
+            known = BASELINE_SECONDS, "the budget of a baseline, at most"
         if known is None:
             return replace(planned, basis="not known before the first run")
         return replace(planned, seconds=known[0] * count, basis=known[1])
@@ -534,6 +532,7 @@ def current_keys(
         parts["model"] += " " + model.partition(":")[2]
     if baseline:
         parts["baseline"] = baseline
+        parts["budget"] = f"{BASELINE_SECONDS:g} s"
 
     def of(seed: int) -> tuple[str, dict[str, str]]:
         own = {**parts, "seed": str(seed)}

@@ -474,7 +474,10 @@ def _judge_exact(claim: Exact, case: _Case) -> Verdict:
     offset, count = max(((x - claim.published.value, x) for x in counts), key=lambda o: abs(o[0]))
     found: dict[str, Any] = {"n": len(counts), "mean": count}
     if abs(offset) <= case.margin + 1e-12 * abs(claim.published.value) + 1e-9 * case.margin:
-        return case.verdict("reproduced", note="equal to the printed digits", **found)
+        note = "equal to the printed digits"
+        if abs(offset) > claim.published.half_digit:
+            note = f"differs by {_signed(offset)}, within the margin"
+        return case.verdict("reproduced", note=note, **found)
     note = "" if len(counts) == 1 else f"{len(counts):,} different ones, and a count must not vary"
     note = _joined(f"differs by {_signed(offset)}", note)
     return case.verdict(case.side(larger=offset > 0), note=note, **found)

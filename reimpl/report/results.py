@@ -81,7 +81,7 @@ def _published(claim: Claim, verdict: Verdict) -> str:
 def _margin(claim: Claim, verdict: Verdict) -> str:
     if isinstance(claim, Property):
         return f"≥ {figure(100 * claim.share)}"
-    if verdict.margin is None or verdict.kind == "exact":
+    if verdict.margin is None or (verdict.kind == "exact" and claim.margin is None):
         return "-"
     if verdict.kind in ("ratio", "speed"):
         return f"× {figure(math.exp(verdict.margin), 2)}"
