@@ -22,7 +22,7 @@ from reimpl.claims import (
     apply_overrides,
     variants_of,
 )
-from reimpl.errors import RequestError
+from reimpl.errors import DataError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, Probe, failed
 from reimpl.records import (
     Record,
@@ -106,6 +106,8 @@ class Plan:
     planned: tuple[Planned, ...]
     left_out: Mapping[str, str]
     """Claim → why it is not settled here."""
+    missing: str | None = None
+    """Why there are no data to try anything on, when there are none."""
 
     @property
     def jobs(self) -> list[Job]:
@@ -196,6 +198,7 @@ def plan(request: Request, *, estimate: bool = True, probe: bool = True) -> Plan
 class _Planner:
     def __init__(self, request: Request, *, probe: bool = True) -> None:
         self.request, self.may_probe = request, probe
+        self.missing: str | None = None
         self.entry = registry.find(request.paper, request.papers)
         self.claims = self.entry.claims
         self.store = Store(request.root)
@@ -212,7 +215,9 @@ class _Planner:
         ]
         if estimate:
             planned = self.estimated(planned)
-        return Plan(entry=self.entry, planned=tuple(planned), left_out=left_out)
+        return Plan(
+            entry=self.entry, planned=tuple(planned), left_out=left_out, missing=self.missing
+        )
 
     def chosen_claims(self) -> tuple[list[Claim], dict[str, str]]:
         """The claims asked for that can be settled at this cost, and why the others are not."""
@@ -385,7 +390,11 @@ class _Planner:
     def run_probes(self, jobs: Sequence[Job]) -> dict[str, Probe]:
         if not jobs:
             return {}
-        open_data(self.claims, jobs)
+        try:
+            open_data(self.claims, jobs)
+        except DataError as error:
+            self.missing = str(error)
+            return {}
         from reimpl.engines import choose_workers
 
         workers = choose_workers(

@@ -263,3 +263,24 @@ def test_wandb_online_without_a_login_stops_before_any_run(
     assert done.returncode == 2
     assert "wandb login" in done.stderr
     assert list((tmp_path / "runs").glob("tiny*/*/*.json")) == []
+
+
+def without_data(*words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {k: v for k, v in os.environ.items() if k != "REIMPL_DATA_MIRROR"}
+    line = [sys.executable, "-m", "reimpl", *words]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_no_data_and_no_network_is_one_line_with_three_ways_and_status_2(tmp_path: Path) -> None:
+    done = without_data("reproduce", "lecun1998", "--runs", str(tmp_path / "runs"))
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert [way in last for way in ("REIMPL_DATA_MIRROR", "with a network", "copy")] == [True] * 3
+    assert "Traceback" not in done.stderr
+
+
+def test_plan_answers_without_data_and_says_what_is_missing(tmp_path: Path) -> None:
+    done = without_data("plan", "lecun1998", "--runs", str(tmp_path / "runs"))
+    assert done.returncode == 0
+    assert "lenet5" in done.stdout
+    assert "REIMPL_DATA_MIRROR" in done.stderr

@@ -249,6 +249,8 @@ def plan(
         runs=runs,
     )
     made = reproduction.plan(request, probe=probe)
+    if made.missing:
+        say(made.missing)
     count = _workers(made, request)
     print_page(
         lambda: report.plan_page(made, count), lambda: report.plan_json(made, count), as_json
