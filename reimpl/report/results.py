@@ -85,7 +85,7 @@ def _margin(claim: Claim, verdict: Verdict) -> str:
         return "-"
     if verdict.kind in ("ratio", "speed"):
         return f"× {figure(math.exp(verdict.margin), 2)}"
-    return f"± {verdict.margin:.3g}"
+    return f"± {verdict.margin:,.0f}" if verdict.margin >= 1000 else f"± {verdict.margin:.3g}"
 
 
 def _runs(verdict: Verdict, values: Mapping[int, float | bool | None]) -> str:
