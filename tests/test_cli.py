@@ -355,7 +355,10 @@ def test_data_of_a_paper_that_makes_its_own(tiny_paper: Path) -> None:
     assert on(tiny_paper, "data").out == "this paper names no data: it makes its own\n"
 
 
-def test_data_that_cannot_be_had_name_the_three_ways(tiny_paper: Path) -> None:
+def test_data_that_cannot_be_had_name_the_three_ways(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REIMPL_DATA_MIRROR", raising=False)
     block = '[data.points]\nhub = "org/points"\nrevision = "abc"\nsplits = { train = 3 }\n'
     edit(tiny_paper / "claims.toml", "[metric.parameters]", f"{block}\n[metric.parameters]")
     said = on(tiny_paper, "data")
