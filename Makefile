@@ -34,7 +34,7 @@ check: $(READY) ## check format, lint, types, import layers and spelling
 	@$(BIN)/typos
 
 bench: $(READY) ## time the harness against plain code, as ratios
-	@$(BIN)/python -m pytest -q -p no:xdist --timeout 0 tests/benchmarks $(ARGS)
+	@$(BIN)/python -m pytest -q -p no:xdist --timeout 0 tests/benchmarks --benchmark-columns=median,rounds $(ARGS)
 
 clean: ## remove .venv and the caches; records in runs/ stay
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

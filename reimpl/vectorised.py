@@ -84,7 +84,10 @@ class _Objective(nn.Module):
         loss = self.paper.loss(model, batch)
         if not self.with_metrics:
             return loss, {}
-        means = {k: v.double().mean().detach() for k, v in self.paper.metrics(model, batch).items()}
+        means = {
+            k: v.mean(dtype=torch.float64).detach()
+            for k, v in self.paper.metrics(model, batch).items()
+        }
         return loss, means
 
 
@@ -171,7 +174,10 @@ class _Batch:
 
             every = vmap(grad_and_value(one, has_aux=True), in_dims=(0, 0, axis))
             plain = {k: p.detach() for k, p in self.params.items()}
-            self.traced[signature] = make_fx(every)(plain, self.buffers, batch)
+            graph = make_fx(every)(plain, self.buffers, batch)
+            graph.graph.eliminate_dead_code()
+            graph.recompile()
+            self.traced[signature] = graph
         traced = self.traced[signature]
         return lambda params, buffers, batch: traced(
             {k: p.detach() for k, p in params.items()}, buffers, batch
