@@ -103,13 +103,13 @@ class RunContext:
 class Moments:
     """When a training is evaluated, and which of those points its curves keep."""
 
-    def __init__(self, epochs: int, every: int) -> None:
-        self.epochs, self.every = epochs, every
+    def __init__(self, epochs: int, every: int, *, points: int = CURVE_POINTS) -> None:
+        self.epochs, self.every, self.points = epochs, every, points
         count = epochs // every + 1
-        self.kept = None if count <= CURVE_POINTS else self._grid(count)
+        self.kept = None if count <= points else self._grid(count)
 
     def _grid(self, count: int) -> frozenset[int]:
-        grid = torch.logspace(0, math.log10(count - 1), CURVE_POINTS).round().long().tolist()
+        grid = torch.logspace(0, math.log10(count - 1), self.points).round().long().tolist()
         return frozenset({0, self.epochs, *(int(i) * self.every for i in grid)})
 
     def due(self, epoch: int) -> bool:

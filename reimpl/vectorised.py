@@ -26,6 +26,8 @@ from reimpl.paper import Batch, Paper
 from reimpl.training import build_model, count_flops, measured_splits, recipe_of, timed
 
 Stacked = dict[str, Tensor]
+SEED_CURVE_POINTS = 40
+"""Points of one seed's curve that are kept: hundreds of seeds are read back together."""
 PROGRESS_EVERY = 50
 """Steps between looks at progress, divergence and checkpoints."""
 
@@ -116,7 +118,7 @@ class _Batch:
         self.size = self.examples if size == "full" else size
         self.per_epoch = -(-self.examples // self.size)
         self.steps = self.per_epoch * self.recipe.epochs
-        self.moments = Moments(self.recipe.epochs, self.recipe.evaluate)
+        self.moments = Moments(self.recipe.epochs, self.recipe.evaluate, points=SEED_CURVE_POINTS)
         self.targets = Targets(metrics, len(contexts))
         self.optimiser = optimiser.build(self.params.values(), self.recipe)
         self.phases = optimiser.Phases(self.recipe, self.optimiser)

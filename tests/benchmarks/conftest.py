@@ -5,7 +5,8 @@ from typing import Any
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
     session = getattr(config, "_benchmarksession", None)
-    found = [item for bench in session.benchmarks for item in bench.extra_info.items()]
+    benches = session.benchmarks if session else []
+    found = [item for bench in benches for item in bench.extra_info.items()]
     if found:
         width = max(len(name) for name, _ in found)
         terminalreporter.write_sep("=", "ratios")

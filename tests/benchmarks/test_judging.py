@@ -97,4 +97,6 @@ def test_ten_thousand_measurements_take_under_a_second_per_thousand_claims(
     }  # fmt: skip
     # The median of three: another process may have the machine during one of them.
     seconds: Any = benchmark.stats
-    assert seconds["median"] * 1000 / CLAIMS < 1.0
+    each = seconds["median"] * 1000 / CLAIMS
+    benchmark.extra_info["seconds for 1,000 claims over 10,000 records"] = round(each, 3)
+    assert each < 1.0
