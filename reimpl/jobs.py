@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reimpl.claims import Claims, Scalar, Variant, apply_overrides
-from reimpl.errors import ReimplError, RequestError, RunError
+from reimpl.errors import ReimplError, RequestError, RunError, near
 from reimpl.records import Record, Store, environment
 from reimpl.registry import Entry
 
@@ -353,11 +353,12 @@ def own_model(spec: str) -> Any:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-        return getattr(module, name)
-    except AttributeError:
-        raise RequestError(f"--model {spec}: {file.name} has no '{name}'") from None
     except Exception as error:
         raise RequestError(f"--model {spec}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise RequestError(f"--model {spec}: {file.name} has no '{name}'. {near(name, public)}")
+    return getattr(module, name)
 
 
 def _probe_or_nothing(job: Job) -> Probe:
@@ -384,9 +385,9 @@ def _probe(job: Job) -> Probe:
     store = Store(job.root / "probe")
     seeds = range(job.batch)
     contexts = [
-        replace_path(_context(job, paper, variant, claims, seed, store, lambda _k, _c: None))
-        for seed in seeds
+        _context(job, paper, variant, claims, seed, store, lambda _k, _c: None) for seed in seeds
     ]
+    contexts[0].checkpoint_path = None
     if job.batch > 1:
         seconds, flops = vectorised.probe(
             paper, variant, contexts, metrics=claims.metrics, seconds=PROBE_SECONDS
@@ -396,9 +397,3 @@ def _probe(job: Job) -> Probe:
             paper, variant, contexts[0], metrics=claims.metrics, seconds=PROBE_SECONDS
         )
     return Probe(seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops)
-
-
-def replace_path(context: "RunContext") -> "RunContext":
-    """A probe keeps no checkpoint."""
-    context.checkpoint_path = None
-    return context

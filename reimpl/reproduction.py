@@ -37,7 +37,6 @@ from reimpl.records import (
 from reimpl.registry import Entry
 from reimpl.verdict import Measured, Verdict, judge_all
 
-Device = str
 Where = Literal["local", "committed"]
 KeyOf = Callable[[int], tuple[str, dict[str, str]]]
 """Seed → key and its parts."""
@@ -60,7 +59,7 @@ class Request:
     cost: Cost = "minutes"
     """Claims that take more than this are left out."""
     workers: int | None = None
-    device: Device = "cpu"
+    device: str = "cpu"
     wandb: str = "auto"
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     model: str | None = None
