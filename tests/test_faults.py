@@ -45,7 +45,21 @@ def expected(paper: Path, runs: Path) -> object:
 
 def workers(parent: int) -> list[psutil.Process]:
     found = psutil.Process(parent).children(recursive=True)
-    return [p for p in found if "reimpl.engines.worker" in " ".join(p.cmdline())]
+    return [process for process in found if is_worker(process)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "reimpl.engines.worker" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
@@ -127,7 +141,7 @@ def test_workers_end_when_the_parent_is_killed_and_nothing_is_lost(
     parent.kill()
     parent.communicate()
     assert team
-    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in team), 20)
+    wait_until(lambda: all(ended(process) for process in team), 20)
     assert measured(reproduce(request(slow_paper, runs))) == undisturbed
 
 
