@@ -97,7 +97,7 @@ class Tracker:
         self._points: Counter[str] = Counter()
         self._thinned = self._started = self._done = 0
         self._off = self.mode == "disabled"
-        self._said = False
+        self._said = self._broken = False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: Thread | None = None
         self._listener: Thread | None = None
@@ -286,8 +286,7 @@ class Tracker:
         except BrokenPipeError:
             self._off = True
         except Exception as error:
-            self._off = True
-            self._started = 0
+            self._off = self._broken = True
             self._problem(f"nothing is written to it, because {_one_line(error)}")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -333,7 +332,8 @@ class Tracker:
             self.say(
                 f"W&B: it was too slow, so {self._thinned} points of curves are missing there."
             )
-        if lost := self._started - self._done:
+        lost = self._started - self._done
+        if lost and not self._broken:  # what broke the tracking has been said
             self.say(
                 f"W&B: {lost} of {self._started} runs are missing or incomplete there; the records "
                 f"are not. `wandb sync` sends what lies in {self.root / 'wandb'}."
