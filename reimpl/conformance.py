@@ -427,7 +427,7 @@ def trial(entry: Entry, variant: Variant) -> Trial | None:
         return None
     else:
         rows = paper.data(variant, {}, Seeds(SEEDS[0])).train
-        batch = paper.prepare(rows) if paper.prepare else rows
+        batch = paper.prepared(rows)
     plain = replace(paper, prepare=None)
     return Trial(paper=plain, claims=entry.claims, variant=variant, batch=batch)
 

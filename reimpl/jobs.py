@@ -52,8 +52,6 @@ class Job:
     """Name of the baseline and of the metric that it is scored by."""
     force: bool = False
     """Run even when there is a record already."""
-    batch: int = 1
-    """Seeds trained at once that a probe stands for."""
 
     @property
     def name(self) -> str:
@@ -383,12 +381,12 @@ def _probe(job: Job) -> Probe:
     if variant.id in paper.fit:
         return Probe(seconds=0.0, memory_mb=0.0)
     store = Store(job.root / "probe")
-    seeds = range(job.batch)
     contexts = [
-        _context(job, paper, variant, claims, seed, store, lambda _k, _c: None) for seed in seeds
+        _context(job, paper, variant, claims, seed, store, lambda _k, _c: None)
+        for seed in job.seeds
     ]
     contexts[0].checkpoint_path = None
-    if job.batch > 1:
+    if len(contexts) > 1:
         seconds, flops = vectorised.probe(
             paper, variant, contexts, metrics=claims.metrics, seconds=PROBE_SECONDS
         )

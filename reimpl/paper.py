@@ -141,3 +141,7 @@ class Paper:
     """Variants (by id) that train in a way of their own."""
     folder: Path | None = None
     """Where the paper lies, when not beside the module that defines it."""
+
+    def prepared(self, batch: Batch) -> Batch:
+        """The batch as the model takes it."""
+        return self.prepare(batch) if self.prepare else batch

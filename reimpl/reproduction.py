@@ -267,23 +267,29 @@ class _Planner:
         count = variant.seeds if self.request.seeds is None else self.request.seeds
         return tuple(range(count))
 
-    def planned(self, variant: Variant, seeds: tuple[int, ...], part: JobPart) -> Planned:
-        """Cached records and jobs of a variant; a vectorised variant's seeds are one job."""
+    def planned(
+        self,
+        variant: Variant,
+        seeds: tuple[int, ...],
+        part: JobPart,
+        *,
+        baseline: tuple[str, str] | None = None,
+    ) -> Planned:
+        """Cached records and jobs; the seeds of a vectorised variant are one job."""
+        label = f"{baseline[0]} on {variant.id}" if baseline else variant.id
+        keys = self.keys(variant, part, "/".join(baseline) if baseline else None)
         cached, left = [], []
-        keys = self.keys(variant, part)
         for seed in seeds:
-            record = (
-                None if self.request.force else self.find(variant.id, seed, keys(seed)[0], part)
-            )
+            record = None if self.request.force else self.find(label, seed, keys(seed)[0], part)
             cached.append(record) if record else left.append(seed)
         together = variant.vectorised and part == "train"
         batches = [tuple(left)] if together and left else [(seed,) for seed in left]
         return Planned(
-            variant=variant.id,
+            variant=label,
             part=part,
             seeds=seeds,
             cached=tuple(cached),
-            jobs=tuple(self.job(variant, batch, part, keys) for batch in batches),
+            jobs=tuple(self.job(variant, b, part, keys, baseline=baseline) for b in batches),
         )
 
     def find(self, variant: str, seed: int, found: str, part: JobPart) -> Record | None:
@@ -308,7 +314,8 @@ class _Planner:
         seeds: tuple[int, ...],
         part: JobPart,
         keys: KeyOf,
-        **more: Any,
+        *,
+        baseline: tuple[str, str] | None,
     ) -> Job:
         pairs = [keys(seed) for seed in seeds]
         return Job(
@@ -323,7 +330,7 @@ class _Planner:
             model=self.request.model,
             device=self.request.device,
             force=self.request.force,
-            **more,
+            baseline=baseline,
         )
 
     def baselines(self, chosen: Sequence[Claim]) -> list[Planned]:
@@ -339,21 +346,8 @@ class _Planner:
         ]
 
     def baseline(self, variant: Variant, metric: Metric, name: str) -> Planned:
-        keys = self.keys(variant, "baseline", f"{name}/{metric.name}")
         seeds = tuple(range(1 if (metric.items or 0) >= SMALL_SPLIT else BASELINE_SEEDS))
-        label = f"{name} on {variant.id}"
-        cached = [r for s in seeds if (r := self.find(label, s, keys(s)[0], "baseline"))]
-        left = [s for s in seeds if s not in {r.seed for r in cached}]
-        return Planned(
-            variant=label,
-            part="baseline",
-            seeds=seeds,
-            cached=tuple(cached),
-            jobs=tuple(
-                self.job(variant, (seed,), "baseline", keys, baseline=(name, metric.name))
-                for seed in left
-            ),
-        )
+        return self.planned(variant, seeds, "baseline", baseline=(name, metric.name))
 
     # Estimates
 
@@ -367,15 +361,15 @@ class _Planner:
             return None
         if self.claims.variants[planned.variant].recipe is None:
             return None
-        job = planned.jobs[0]
-        return replace(job, part="probe", batch=len(job.seeds), seeds=job.seeds[:1])
+        return replace(planned.jobs[0], part="probe")
 
     def probe(self, jobs: Mapping[str, Job]) -> dict[str, Probe]:
         """Short tries, remembered by machine and key."""
         path = self.request.root / "probes.json"
         kept = _read_probes(path)
         label = {
-            v: f"{environment()['cpu']}/{j.device}/{j.batch}/{j.keys[0]}" for v, j in jobs.items()
+            v: f"{environment()['cpu']}/{j.device}/{len(j.seeds)}/{j.keys[0]}"
+            for v, j in jobs.items()
         }
         fresh = {v: job for v, job in jobs.items() if label[v] not in kept}
         results = self.run_probes(list(fresh.values()))

@@ -159,7 +159,7 @@ def evaluate(
 
 def _metrics(paper: Paper, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
     assert paper.metrics is not None
-    return paper.metrics(model, paper.prepare(batch) if paper.prepare else batch)
+    return paper.metrics(model, paper.prepared(batch))
 
 
 class _Loop:
@@ -243,7 +243,7 @@ class _Loop:
         if self.order is not None:
             chosen = self.order[place * self.batch : (place + 1) * self.batch]
             rows = tuple(t[chosen] for t in self.rows)
-        return self.paper.prepare(rows) if self.paper.prepare else rows
+        return self.paper.prepared(rows)
 
     def measure(self, epoch: int) -> None:
         self.last = evaluate(self.paper, self.model, self.splits, self.metrics)

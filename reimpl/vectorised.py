@@ -81,7 +81,7 @@ class _Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         assert self.paper.loss is not None
         assert self.paper.metrics is not None
-        batch = self.paper.prepare(batch) if self.paper.prepare else batch
+        batch = self.paper.prepared(batch)
         model = _Remember(self.model)
         loss = self.paper.loss(model, batch)
         if not self.with_metrics:
@@ -161,19 +161,23 @@ class _Batch:
         if self.phases.shrink:
             optimiser.shrink(self.params.values(), self.phases.shrink)
 
+    def _seed(self, *, with_metrics: bool) -> Callable[..., tuple[Tensor, Mapping[str, Tensor]]]:
+        """Loss and metric means of one seed, as a function of its parameters, buffers and batch."""
+        objective = _Objective(self.paper, self.single, with_metrics=with_metrics)
+
+        def one(
+            params: Stacked, buffers: Stacked, batch: Batch
+        ) -> tuple[Tensor, Mapping[str, Tensor]]:
+            named = {f"model.{k}": v for k, v in {**params, **buffers}.items()}
+            return functional_call(objective, named, (batch,))
+
+        return one
+
     def _traced(self, *, with_metrics: bool, batch: Batch) -> Callable[..., Any]:
         """Gradients, loss (S,) and metric means (S,): one traced graph per shape of batch."""
         signature = (with_metrics, batch[0].shape)
         if signature not in self.traced:
-            objective = _Objective(self.paper, self.single, with_metrics=with_metrics)
-            axis = 0 if self._stacked_batch else None
-
-            def one(
-                params: Stacked, buffers: Stacked, batch: Batch
-            ) -> tuple[Tensor, Mapping[str, Tensor]]:
-                named = {f"model.{k}": v for k, v in {**params, **buffers}.items()}
-                return functional_call(objective, named, (batch,))
-
+            one, axis = self._seed(with_metrics=with_metrics), 0 if self._stacked_batch else None
             every = vmap(grad_and_value(one, has_aux=True), in_dims=(0, 0, axis))
             plain = {k: p.detach() for k, p in self.params.items()}
             graph = make_fx(every)(plain, self.buffers, batch)
@@ -207,14 +211,7 @@ class _Batch:
         return any(metric.split == split and not metric.reaches for metric in self.metrics.values())
 
     def _evaluate(self, rows: Batch, *, shared: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
-        objective = _Objective(self.paper, self.single, with_metrics=True)
-
-        def one(
-            params: Stacked, buffers: Stacked, batch: Batch
-        ) -> tuple[Tensor, Mapping[str, Tensor]]:
-            named = {f"model.{k}": v for k, v in {**params, **buffers}.items()}
-            return functional_call(objective, named, (batch,))
-
+        one = self._seed(with_metrics=True)
         return vmap(one, in_dims=(0, 0, None if shared else 0))(self.params, self.buffers, rows)
 
     def _keep(self, epoch: int) -> None:
@@ -301,7 +298,7 @@ class _Batch:
     def _one(self, batch: Batch) -> tuple[Batch, ...]:
         """The first seed's rows, prepared."""
         rows = tuple(t[0] for t in batch) if self._stacked_batch else batch
-        return (self.paper.prepare(rows) if self.paper.prepare else rows,)
+        return (self.paper.prepared(rows),)
 
     # Checkpoints
 

@@ -233,16 +233,16 @@ def plan(
     """What `reproduce` would run, and how long it takes."""
     from reimpl import report, reproduction
 
-    request = reproduction.Request(
-        paper=paper,
-        papers=tuple(papers or ()),
-        variants=tuple(variant or ()),
-        claims=tuple(claim or ()),
+    request = _request(
+        paper,
+        papers=papers,
+        variant=variant,
+        claim=claim,
         seeds=seeds,
         cost=cost,
         workers=workers,
         device=device,
-        overrides=overrides(settings or ()),
+        settings=settings,
         model=model,
         force=force,
         baselines=baselines,
@@ -295,17 +295,17 @@ def reproduce(
     from reimpl import report, reproduction
     from reimpl.tracking import check_mode
 
-    request = reproduction.Request(
-        paper=paper,
-        papers=tuple(papers or ()),
-        variants=tuple(variant or ()),
-        claims=tuple(claim or ()),
+    request = _request(
+        paper,
+        papers=papers,
+        variant=variant,
+        claim=claim,
         seeds=seeds,
         cost=cost,
         workers=workers,
         device=device,
         wandb=check_mode(wandb),
-        overrides=overrides(settings or ()),
+        settings=settings,
         model=model,
         force=force,
         baselines=baselines,
@@ -399,11 +399,11 @@ def why_rerun(
     """Why `reproduce` would make recorded runs again."""
     from reimpl import report, reproduction
 
-    request = reproduction.Request(
-        paper=paper,
-        papers=tuple(papers or ()),
-        variants=tuple(variant or ()),
-        claims=tuple(claim or ()),
+    request = _request(
+        paper,
+        papers=papers,
+        variant=variant,
+        claim=claim,
         seeds=seeds,
         cost=cost,
         runs=runs,
@@ -490,6 +490,27 @@ def _find(paper: str, papers: Sequence[Path] | None) -> Entry:
     from reimpl.registry import find
 
     return find(paper, papers or ())
+
+
+def _request(
+    paper: str,
+    *,
+    papers: Sequence[Path] | None,
+    variant: Sequence[str] | None,
+    claim: Sequence[str] | None,
+    settings: Sequence[str] | None = None,
+    **more: Any,
+) -> Request:
+    from reimpl.reproduction import Request
+
+    return Request(
+        paper=paper,
+        papers=tuple(papers or ()),
+        variants=tuple(variant or ()),
+        claims=tuple(claim or ()),
+        overrides=overrides(settings or ()),
+        **more,
+    )
 
 
 def _workers(made: Plan, request: Request) -> int:
