@@ -81,6 +81,8 @@ class Citation:
     url: str
     memory_mb: int = 500
     """Peak memory of one run, so that the packing knows how many fit on a machine."""
+    requires: Mapping[str, str] = field(default_factory=dict)
+    """Packages beyond the harness's own: name to import → what `pip install` takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +95,12 @@ class Source:
     revision: str
     """The commit on the hub."""
     config: str | None = None
-    splits: Mapping[str, int]
+    splits: Mapping[str, int] = field(default_factory=dict)
     """Rows of each split, as the paper counts them."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """In place of `splits`, for data that the paper reads itself: path → SHA-256 of the file."""
+    url: str | None = None
+    """Where `files` come from without a mirror; `{revision}` and `{file}` are filled in."""
     label: str | None = None
     """The column whose distinct values are counted."""
     classes: int | None = None
@@ -178,6 +184,8 @@ class Variant:
     """Runs that `reproduce` makes when not told otherwise."""
     deterministic: bool = False
     """No seed plays a role: one run is all there is to know."""
+    folds: int = 1
+    """Cross-validation of so many folds: a run is one fold, and `seeds` counts its repeats."""
     vectorised: bool = False
     """Many seeds train as one batch through `torch.func`."""
     dataset: str = "main"
@@ -297,10 +305,21 @@ def kind_of(claim: Claim) -> str:
 
 
 def variants_of(claim: Claim) -> tuple[str, ...]:
-    """The variants a claim speaks of."""
+    """The variants a claim speaks of; those of other papers as `slug:variant`."""
     if isinstance(claim, Order | Ratio | Trend):
         return claim.variants
     return (claim.variant,)
+
+
+def own_variants_of(claim: Claim) -> tuple[str, ...]:
+    """Those of the claim's own paper."""
+    return tuple(name for name in variants_of(claim) if ":" not in name)
+
+
+def foreign_variants(claims: "Claims") -> tuple[str, ...]:
+    """All variants of other papers that claims speak of, as `slug:variant`."""
+    named = (name for claim in claims.claims.values() for name in variants_of(claim))
+    return tuple(dict.fromkeys(name for name in named if ":" in name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,14 +388,17 @@ BLOCKS = ("paper", "data", "metric", "setting", "variant", "claim", "deviation",
 _NAMED = ("data", "metric", "setting")
 _LISTED = ("variant", "claim", "deviation", "gap")
 _RECIPE_KEYS = tuple(f.name for f in fields(Recipe))
-_VARIANT_KEYS = ("id", "says", "source", "seeds", "deterministic", "vectorised", "dataset")
+_VARIANT_KEYS = (
+    *("id", "says", "source", "seeds", "deterministic", "folds", "vectorised", "dataset"),
+)
 _PHASE_KEYS = ("from", "lr", "momentum", "weight_decay", "shrink")
 _LEAST: Mapping[str, int] = {
-    **dict.fromkeys(("memory_mb", "classes", "items", "seeds", "best_of"), 1),
+    **dict.fromkeys(("memory_mb", "classes", "items", "seeds", "folds", "best_of"), 1),
     **dict.fromkeys(("epochs", "batch_size", "evaluate"), 1),
     **dict.fromkeys(("lr", "momentum", "weight_decay", "shrink", "clip", "sd"), 0),
     "n": 2,  # a spread over one run is none
 }
+_FOREIGN = re.compile(r"[^:\s]+:[^:\s]+")
 _TEST = re.compile(r"holds|(>=|<=|>|<) *-?\d*\.?\d+([eE][+-]?\d+)?")
 _DIGITS = re.compile(r"[+-]?(\d{1,3}([,_]\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d{1,2})?")
 
@@ -395,7 +417,7 @@ def load_claims(path: Path) -> Claims:
     claims = Claims(
         path=path,
         paper=reader.read(Citation, blocks["paper"], "[paper]"),
-        sources=reader.named(Source, blocks["data"], "data"),
+        sources=reader.sources(blocks["data"]),
         metrics=reader.named(Metric, _with_split(blocks["metric"]), "metric"),
         settings=settings,
         variants=reader.variants(blocks["variant"], settings),
@@ -504,6 +526,16 @@ class _Reader:
                 raise self.error(where, f"unknown key 'name'. The name is '{name}' already.")
             read[name] = self.read(cls, {"name": name, **table}, where)
         return MappingProxyType(read)
+
+    def sources(self, tables: Mapping[str, Any]) -> Mapping[str, Source]:
+        """The datasets: each has splits of rows, or files that the paper reads itself."""
+        read = self.named(Source, tables, "data")
+        for name, source in read.items():
+            if bool(source.splits) == bool(source.files):
+                raise self.error(f"[data.{name}]", "needs either 'splits' or 'files'")
+            if source.url and not source.files:
+                raise self.error(f"[data.{name}]", "'url' goes with 'files'")
+        return read
 
     def listed(self, cls: type[T], tables: list[Any], block: str) -> Mapping[str, T]:
         """Tables like `[[gap]]`, by id."""
@@ -761,7 +793,10 @@ def _check_claim_references(claim: Claim, claims: Claims, reader: _Reader) -> No
     where = f"claim '{claim.id}'"
     reader.check_known(claim.metric, claims.metrics, "metric", where)
     for name in variants_of(claim):
-        reader.check_known(name, claims.variants, "variant", where)
+        if not (isinstance(claim, Order) and _FOREIGN.fullmatch(name)):
+            reader.check_known(name, claims.variants, "variant", where)
+    if not own_variants_of(claim):
+        raise reader.error(where, "names no variant of this paper")
     if isinstance(claim, Order) and claims.metrics[claim.metric].better == "neither":
         raise reader.error(where, f"metric '{claim.metric}' says that neither way is better")
     if isinstance(claim, Trend):

@@ -42,6 +42,8 @@ ARGUMENTS, TOOLS = ("argparse", "click", "typer"), ("datasets", "ray", "wandb")
 NOT_FOR_PAPERS = frozenset((*ARGUMENTS, *TOOLS, "baselines", "lightning", "pytorch_lightning"))
 """A paper parses no arguments, fetches nothing and calls no tracker or cluster."""
 SEEDS = (0, 1)
+ROWS = 2000
+"""Examples of each split on which a `fit` is tried."""
 EPOCHS = 2
 """Steps that a vectorised variant is followed for; the second one shows the optimiser's memory."""
 SHOWN = 3
@@ -384,25 +386,30 @@ def _miscounted(claim: Exact, claims: Claims, counted: "Measurements") -> str | 
 
 def trained_variants(entry: Entry) -> list[Variant]:
     """Those that the harness trains."""
-    fit = entry.load().fit
+    paper = entry.load()
     variants = entry.claims.variants.values()
-    return [v for v in variants if v.recipe is not None and v.id not in fit]
+    return [v for v in variants if v.recipe is not None and paper.fit_of(v) is None]
 
 
 def untrainable_variants(entry: Entry) -> Iterator[str]:
     """Variants that no recipe and no `fit` trains, and a `fit` for no variant."""
-    fit, claims = entry.load().fit, entry.claims
-    yield from (
-        f"`fit` has '{v}', no variant of claims.toml" for v in fit if v not in claims.variants
-    )
+    paper, claims = entry.load(), entry.claims
+    if isinstance(paper.fit, Mapping):
+        unknown = (v for v in paper.fit if v not in claims.variants)
+        yield from (f"`fit` has '{v}', no variant of claims.toml" for v in unknown)
+    never = _never_run(claims)
+    for variant in claims.variants.values():
+        if variant.recipe is None and paper.fit_of(variant) is None and variant.id not in never:
+            yield f"variant '{variant.id}' has no recipe (epochs, batch_size, lr) and no `fit`"
+
+
+def _never_run(claims: Claims) -> set[str]:
+    """Variants that are only counted, or whose claims need what is not here."""
     spoken, run = set(), set()
     for claim in claims.claims.values():
         spoken |= set(variants_of(claim))
         run |= set() if isinstance(claim, Exact) or claim.needs else set(variants_of(claim))
-    for variant in claims.variants.values():
-        never_run = variant.id in spoken - run  # only counted, or its claims need what is not here
-        if variant.recipe is None and variant.id not in fit and not never_run:
-            yield f"variant '{variant.id}' has no recipe (epochs, batch_size, lr) and no `fit`"
+    return spoken - run
 
 
 def missing_parts(entry: Entry) -> Iterator[str]:
@@ -411,6 +418,63 @@ def missing_parts(entry: Entry) -> Iterator[str]:
         paper = entry.load()
         parts = ("model", "data", "loss", "metrics")
         yield from (f"the paper has no `{part}`" for part in parts if getattr(paper, part) is None)
+
+
+# Variants that train in a way of their own
+
+
+def fitted_variants(entry: Entry) -> list[Variant]:
+    """Those whose paper trains them, with data that are at hand."""
+    from reimpl import data
+
+    if any(data.missing(source) for source in entry.claims.sources.values()):
+        return []
+    paper = entry.load()
+    never = _never_run(entry.claims)
+    variants = entry.claims.variants.values()
+    return [v for v in variants if v.id not in never and paper.fit_of(v) is not None]
+
+
+def fit_problems(entry: Entry, variant: Variant) -> Iterator[str]:
+    """A `fit` that breaks on a little data, or measures before it says how far it is."""
+    from reimpl import data
+    from reimpl.context import Enough, RunContext
+    from reimpl.context import Trial as Look
+    from reimpl.paper import Data, Seeds
+
+    paper, sources = entry.load(), data.load(entry.claims.sources)
+    fit, seeds = paper.fit_of(variant), Seeds.of_run(0, variant.folds)
+    assert fit is not None
+    rows = paper.data(variant, sources, seeds) if paper.data else Data(train=())
+    look = Look(seconds=0.0)
+    context = RunContext(seeds=seeds, sources=sources, data=_thinned(rows), trial=look)
+    try:
+        fit(variant, context)
+    except Enough:
+        return
+    if look.began is None:
+        yield "its `fit` never calls `context.progress`"
+
+
+def _fits(entry: Entry) -> Iterator[str]:
+    """The first step of every `fit`; each problem with the variant's name."""
+    for variant in fitted_variants(entry):
+        try:
+            problems = list(fit_problems(entry, variant))
+        except Exception as error:
+            problems = [_said(error, entry.folder)]
+        yield from (f"variant '{variant.id}': {problem}" for problem in problems)
+
+
+def _thinned(data: "Data") -> "Data":
+    """At most `ROWS` rows of each split, evenly spaced."""
+
+    def few(batch: "Batch") -> "Batch":
+        return tuple(t[:: max(1, -(-len(t) // ROWS))] for t in batch)
+
+    test = None if data.test is None else few(data.test)
+    more = {name: few(batch) for name, batch in data.more.items()}
+    return replace(data, train=few(data.train), test=test, more=more)
 
 
 # Variants that the harness trains
@@ -611,6 +675,7 @@ CODE_CHECKS: Mapping[str, Look] = {
     "every exact claim holds": failing_exact_claims,
     "every variant can be trained": untrainable_variants,
     "training has its parts": missing_parts,
+    "every fit takes its first step": _fits,
 }
 TRIALS: Sequence[tuple[str, Callable[[Trial], Iterable[str]]]] = (
     ("the model runs and the loss is a finite scalar", loss_problems),

@@ -32,6 +32,39 @@ class Stopped(BaseException):
     """The run was asked to stop and has written its checkpoint; no `Exception`, so none eats it."""
 
 
+class Enough(BaseException):
+    """A trial has seen as much as it wanted; no `Exception`, so that no paper's code eats it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Trial:
+    """Breaks a run off once it has shown how fast it goes."""
+
+    seconds: float
+    """How long to look, from the first report of progress on."""
+    began: tuple[float, float] | None = None
+    """When the first report came, and how much was done then."""
+    estimate: float | None = None
+    """Seconds of a whole run, from the last report."""
+    _made: float = field(default_factory=time.perf_counter)
+
+    def see(self, done: float, total: float) -> None:
+        """Take a report of progress.
+
+        Raises:
+            Enough: it has looked long enough.
+        """
+        now = time.perf_counter()
+        if self.began is None:
+            self.began = now, done
+            self.estimate = (now - self._made) * total / done if done > 0 else None
+        elif done > self.began[1]:
+            pace = (now - self.began[0]) / (done - self.began[1])
+            self.estimate = self.began[0] - self._made + pace * (total - self.began[1])
+        if done > 0 and now - self.began[0] >= self.seconds:
+            raise Enough
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What training one seed gives."""
@@ -52,12 +85,16 @@ class RunContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     emit: Emit = lambda _kind, _contents: None
     checkpoint_path: Path | None = None
+    trial: Trial | None = None
+    """Set when the run is only tried."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     _last_checkpoint: float = field(default_factory=time.monotonic)
     _last_progress: float = 0.0
 
     def progress(self, done: float, total: float, **shown: float) -> None:
         """Say how far the run is; at most five times a second reach the screen."""
+        if self.trial is not None:
+            self.trial.see(done, total)
         now = time.monotonic()
         if now - self._last_progress >= PROGRESS_EVERY or done >= total:
             self._last_progress = now
@@ -69,7 +106,7 @@ class RunContext:
             if math.isnan(value):
                 raise DivergenceError(f"'{name}' became NaN at step {step:g}")
             self.curves.setdefault(name, []).append((step, value))
-        self.emit("point", {"seed": self.seeds.seed, "step": step, "values": dict(values)})
+        self.emit("point", {"seed": self.seeds.run, "step": step, "values": dict(values)})
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep `state`, at most every half minute: written under another name, synced, renamed."""

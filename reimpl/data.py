@@ -69,7 +69,8 @@ def load(sources: Mapping[str, Source]) -> "Sources":
 
     Images are uint8 tensors (N, H, W[, C]). Numbers are tensors (N,) or (N, K): int64 for whole
     numbers and truth values, float32 for others and for whole numbers with gaps, a gap being NaN.
-    Text and ragged lists are lists; a missing text is "".
+    Text and ragged lists are lists; a missing text is "". A block with `files` has the one split
+    "files", which maps each path to where the checked file lies.
 
     Raises:
         DataError: on first access, when the data are missing or are not what `claims.toml` says.
@@ -88,7 +89,9 @@ def verify(sources: Mapping[str, Source]) -> list[SplitFacts]:
 
 def missing(source: Source) -> str | None:
     """Why a dataset is not at hand, in one line, or None; nothing is decoded."""
-    if _meta(_entry(source)) is not None:
+    if source.files and _fetched(source):
+        return None
+    if not source.files and _meta(_entry(source)) is not None:
         return None
     try:
         if _mirror(source) is not None:
@@ -102,8 +105,13 @@ def missing(source: Source) -> str | None:
 
 def declared(sources: Mapping[str, Source]) -> str:
     """A hash over hub, revision, config, rows and checksums of the blocks; no data are touched."""
-    promised = ("hub", "revision", "config", "splits", "sha256")
-    return _hash({name: {k: _block(s)[k] for k in promised} for name, s in sources.items()})
+    rows, files = ("hub", "revision", "config", "splits", "sha256"), ("hub", "revision", "files")
+    return _hash(
+        {
+            name: {k: _block(s)[k] for k in (files if s.files else rows)}
+            for name, s in sources.items()
+        }
+    )
 
 
 def fingerprint(columns: Columns) -> str:
@@ -164,8 +172,10 @@ class _Lazy(Mapping[str, V], Generic[V]):
         return len(self._makers)
 
 
-def _open(source: Source) -> Mapping[str, Columns]:
-    """A dataset's splits, from the cache or decoded now."""
+def _open(source: Source) -> Mapping[str, Any]:
+    """A dataset's splits, from the cache or decoded now; or its files."""
+    if source.files:
+        return {"files": _files(source)}
     entry = _entry(source)
     meta = _meta(entry) or _decode(source)
     with suppress(OSError):  # a cache that may only be read is as good
@@ -192,6 +202,18 @@ def _read_column(file: Path) -> "Tensor | list[Any]":
 
 
 def _verify(source: Source) -> list[SplitFacts]:
+    if source.files:
+        return [
+            SplitFacts(
+                name=source.name,
+                split=name,
+                rows=1,
+                bytes=path.stat().st_size,
+                sha256=source.files[name],
+                declared=True,
+            )
+            for name, path in _files(source).items()
+        ]
     opened = _open(source)
     kept = _kept(source)
     if any(fingerprint(columns) != kept[split]["sha256"] for split, columns in opened.items()):
@@ -209,6 +231,65 @@ def _verify(source: Source) -> list[SplitFacts]:
         )
         for split, facts in kept.items()
     ]
+
+
+# Files that the paper reads itself
+
+
+def _files(source: Source) -> dict[str, Path]:
+    """Where each file lies: in the mirror, or fetched once. All are checked before any is read.
+
+    Raises:
+        DataError: a file is missing or is another than `claims.toml` says.
+    """
+    mirror = _mirror(source)
+    if mirror is None and not _fetched(source):
+        _download(source)
+    folder = _files_folder(source) if mirror is None else mirror
+    paths = {name: folder / name for name in source.files}
+    for name, path in paths.items():
+        if not path.is_file():
+            raise DataError(f"{_name(source)}: no file {path}")
+        found = sha256(path.read_bytes()).hexdigest()
+        if found != source.files[name]:
+            raise _differs(source, f"checksum of '{name}'", source.files[name], found)
+    return paths
+
+
+def _files_folder(source: Source) -> Path:
+    return cache_root() / "files" / _hash(_block(source))
+
+
+def _fetched(source: Source) -> bool:
+    return all((_files_folder(source) / name).is_file() for name in source.files)
+
+
+def _download(source: Source) -> None:
+    """Fetch every file to a folder of another name, then rename it."""
+    if source.url is None:
+        raise DataError(
+            f"{_name(source)}: claims.toml names no 'url' to fetch it from; set "
+            "REIMPL_DATA_MIRROR to a folder that has it"
+        )
+    folder = _files_folder(source)
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        for name in source.files:
+            url = source.url.format(revision=source.revision, file=quote(name))
+            target = building / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with urlopen(url, timeout=HUB_TIMEOUT_S) as answer:
+                target.write_bytes(answer.read())
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    except OSError as error:  # URLError and timeouts are among them
+        raise DataError(
+            f"{_name(source)}: not in the cache, and {source.url.partition('{')[0]}… cannot be "
+            f"read ({error}). Set REIMPL_DATA_MIRROR to a folder that has {source.hub}, or run "
+            "once with a network"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 # The cache

@@ -44,10 +44,12 @@ class Precision:
     """v; for a published mean, its sd² / n."""
     others_df: float = 1.0
     """Degrees of freedom of v; for a published mean, its n − 1."""
+    overlap: float = 0.0
+    """q, test rows for each training row, where the n are folds that share training rows."""
 
     def se(self, n: int) -> float:
-        """√(s²/n + v), the standard error."""
-        return math.sqrt(self.sd**2 / n + self.others)
+        """√(s²·(1/n + q) + v), the standard error; q as Nadeau & Bengio (2003) correct it."""
+        return math.sqrt(self.sd**2 * (1 / n + self.overlap) + self.others)
 
     def df(self, n: int) -> float:
         """(s²/n + v)² / ((s²/n)²/(n − 1) + v²/df_v), Welch–Satterthwaite; n − 1 where v is 0."""

@@ -8,7 +8,7 @@ import importlib.util
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -59,8 +59,11 @@ class Job:
         what = self.baseline[0] if self.baseline else self.variant
         if self.part != "train":
             return f"{what} ({self.part})"
-        seeds = f"seed {self.seeds[0]}" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
-        return f"{what}, {seeds}"
+        if len(self.seeds) > 1:
+            return f"{what}, {len(self.seeds)} seeds"
+        folds = self.entry.claims.variant(self.variant).folds
+        seed, fold = divmod(next(iter(self.seeds)), folds)
+        return f"{what}, seed {seed}" + (f", fold {fold} of {folds}" if folds > 1 else "")
 
     @property
     def recorded_as(self) -> str:
@@ -176,9 +179,9 @@ def _record(job: Job, store: Store, emit: "Emit") -> list[Record]:
     except Exception:
         return [_make(job, seed, clock, error=traceback.format_exc()) for seed in job.seeds]
     return [
-        _make(job, context.seeds.seed, clock, error=_said(outcome))
+        _make(job, context.seeds.run, clock, error=_said(outcome))
         if isinstance(outcome, RunError)
-        else _make(job, context.seeds.seed, clock, outcome=outcome, context=context)
+        else _make(job, context.seeds.run, clock, outcome=outcome, context=context)
         for context, outcome in zip(contexts, outcomes, strict=True)
     ]
 
@@ -193,9 +196,9 @@ def _train(
     from reimpl import training
     from reimpl.context import Outcome
 
-    if variant.id in paper.fit:
-        measured = paper.fit[variant.id](variant, contexts[0])
-        return [Outcome(measurements=_checked(measured, claims))]
+    fit = paper.fit_of(variant)
+    if fit is not None:
+        return [Outcome(measurements=_checked(fit(variant, contexts[0]), claims))]
     if len(contexts) > 1:
         from reimpl import vectorised
 
@@ -237,7 +240,7 @@ def _context(
     from reimpl.context import RunContext
     from reimpl.paper import Data, Seeds
 
-    sources, seeds = data.load(claims.sources), Seeds(seed)
+    sources, seeds = data.load(claims.sources), Seeds.of_run(seed, variant.folds)
     rows = paper.data(variant, sources, seeds) if paper.data else Data(train=())
     alone = len(job.seeds) == 1
     first = seed == job.seeds[0]
@@ -374,19 +377,24 @@ def _probe(job: Job) -> Probe:
     import psutil
 
     from reimpl import training, vectorised
+    from reimpl.context import Enough, Trial
 
     claims = job.entry.claims
     variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
     paper = _paper(job)
-    if variant.id in paper.fit:
-        return Probe(seconds=0.0, memory_mb=0.0)
     store = Store(job.root / "probe")
     contexts = [
         _context(job, paper, variant, claims, seed, store, lambda _k, _c: None)
         for seed in job.seeds
     ]
     contexts[0].checkpoint_path = None
-    if len(contexts) > 1:
+    fit, flops = paper.fit_of(variant), None
+    if fit is not None:
+        trial = contexts[0].trial = Trial(seconds=PROBE_SECONDS)
+        with suppress(Enough):
+            fit(variant, contexts[0])
+        seconds = trial.estimate or 0.0
+    elif len(contexts) > 1:
         seconds, flops = vectorised.probe(
             paper, variant, contexts, metrics=claims.metrics, seconds=PROBE_SECONDS
         )

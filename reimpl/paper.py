@@ -31,13 +31,38 @@ class Seeds:
     """The streams of one seed: one per axis, independent of each other and of the variant.
 
     Two variants run with the same seed share split, data order and initial draws: they are paired.
+    In a cross-validation the folds of one seed share the split and nothing else.
     """
 
     seed: int
+    fold: int = 0
+    folds: int = 1
+
+    @classmethod
+    def of_run(cls, run: int, folds: int) -> "Seeds":
+        """Those of a numbered run: run 37 of a ten-fold cross-validation is fold 7 of seed 3."""
+        return cls(run // folds, run % folds, folds)
+
+    @property
+    def run(self) -> int:
+        """The number of the run."""
+        return self.seed * self.folds + self.fold
 
     def sequence(self, axis: str, *more: int) -> np.random.SeedSequence:
-        """The axis's own `SeedSequence`; `more` numbers a further stream (an epoch, a fold)."""
-        return np.random.SeedSequence(self.seed, spawn_key=(AXES.index(axis), *more))
+        """The axis's own `SeedSequence`; `more` numbers a further stream (an epoch, a class)."""
+        own = (self.fold,) if self.folds > 1 and axis != "split" else ()
+        return np.random.SeedSequence(self.seed, spawn_key=(AXES.index(axis), *own, *more))
+
+    def held_out(self, rows: int) -> tuple[Tensor, Tensor]:
+        """The rows to learn from and those held out in this fold, each (N,) in rising order.
+
+        A random partition into folds that differ by one row at most. It hangs on the seed and the
+        number of rows alone, so papers that use the same rows are compared on the same folds.
+        """
+        drawn = torch.randperm(rows, generator=self.torch("split"))
+        held = torch.zeros(rows, dtype=torch.bool)
+        held[drawn[self.fold :: self.folds]] = True
+        return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
     def integer(self, axis: str, *more: int) -> int:
         """A 63-bit seed for the axis."""
@@ -90,7 +115,10 @@ class Context(Protocol):
     """The paper's `data` for this variant and seed."""
 
     def progress(self, done: float, total: float, **shown: float) -> None:
-        """Say how far the run is, in any unit, with figures worth watching."""
+        """Say how far the run is, in any unit that goes with time, with figures worth watching.
+
+        Called after the first small piece of work and every second or so: a probe stops there.
+        """
         ...
 
     def curve(self, step: float, values: Mapping[str, float]) -> None:
@@ -137,10 +165,17 @@ class Paper:
     """A small made-up batch of the right shapes, already prepared."""
     counts: Callable[[Variant], Measurements] | None = None
     """What `exact` claims need; no training, no data."""
-    fit: Mapping[str, Fit] = field(default_factory=dict)
-    """Variants (by id) that train in a way of their own."""
+    watch: Callable[[nn.Module, Data], Mapping[str, float]] | None = None
+    """What is read off the network at every evaluation of a recipe's training: points of the
+    curves, the last ones measurements. In evaluation mode; its random draws change nothing."""
+    fit: Mapping[str, Fit] | Fit = field(default_factory=dict)
+    """Variants (by id) that train in a way of their own; a function is for all variants."""
     folder: Path | None = None
     """Where the paper lies, when not beside the module that defines it."""
+
+    def fit_of(self, variant: Variant) -> Fit | None:
+        """The variant's own way to train, when it has one."""
+        return self.fit.get(variant.id) if isinstance(self.fit, Mapping) else self.fit
 
     def prepared(self, batch: Batch) -> Batch:
         """The batch as the model takes it."""

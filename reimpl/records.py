@@ -222,7 +222,7 @@ def key_parts(
         "schema": str(KEY_SCHEMA),
         "part": part,
         "seed": str(seed),
-        "variant": _digest([variant.id, _recipe(variant), variant.settings]),
+        "variant": _digest([variant.id, _recipe(variant), variant.settings, *_folds(variant)]),
         "metrics": _digest(_metric_rules(claims, part)),
         "overrides": _canonical(overrides),
         "paper_code": _code_digest(folder),
@@ -263,6 +263,10 @@ def changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
             arrow = f": {was} → {now}" if name in _SHOWN else ""
             found.append(f"{_WORDS.get(name, name)} changed{arrow}")
     return found
+
+
+def _folds(variant: Variant) -> list[int]:
+    return [variant.folds] if variant.folds > 1 else []
 
 
 def _recipe(variant: Variant) -> Mapping[str, Any]:

@@ -85,6 +85,17 @@ class Entry:
             raise PaperError(f"paper '{self.slug}' cannot be imported: {what} ({at})") from error
         return self._checked(found)
 
+    def check_packages(self) -> None:
+        """Whether the packages are installed that the paper asks for beyond the harness's own.
+
+        Raises:
+            PaperError: one is not; says how to install it.
+        """
+        for package, what in self.claims.paper.requires.items():
+            if find_spec(package) is None:
+                hint = f"install it with: pip install '{what}'"
+                raise PaperError(f"paper '{self.slug}' needs {package}, which is not here; {hint}")
+
     def _import(self) -> Any:
         if self.target is None:
             return vars(_import_folder(self.folder)).get("PAPER")

@@ -20,9 +20,10 @@ from reimpl.claims import (
     Scalar,
     Variant,
     apply_overrides,
-    variants_of,
+    foreign_variants,
+    own_variants_of,
 )
-from reimpl.errors import DataError, RequestError
+from reimpl.errors import DataError, ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, Probe, failed
 from reimpl.records import (
     Record,
@@ -35,7 +36,7 @@ from reimpl.records import (
     write_measured,
 )
 from reimpl.registry import Entry
-from reimpl.verdict import Measured, Verdict, judge_all
+from reimpl.verdict import Verdict, judge_all
 
 Where = Literal["local", "committed"]
 KeyOf = Callable[[int], tuple[str, dict[str, str]]]
@@ -199,6 +200,7 @@ class _Planner:
         self.request, self.may_probe = request, probe
         self.missing: str | None = None
         self.entry = registry.find(request.paper, request.papers)
+        self.entry.check_packages()
         self.claims = self.entry.claims
         self.store = Store(request.root)
         _check_device(request.device)
@@ -227,7 +229,7 @@ class _Planner:
         chosen: list[Claim] = []
         left_out: dict[str, str] = {}
         for claim in self.claims.claims.values():
-            if variants and not variants & set(variants_of(claim)):
+            if variants and not variants & set(own_variants_of(claim)):
                 continue
             if claim.needs:
                 left_out[claim.id] = f"needs {claim.needs}"
@@ -257,15 +259,14 @@ class _Planner:
                 name
                 for claim in chosen
                 if not isinstance(claim, Exact)
-                for name in variants_of(claim)
+                for name in own_variants_of(claim)
             )
         return [self.planned(v, self.seeds(v), "train") for v in map(self.claims.variant, names)]
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        if variant.deterministic:
-            return (0,)
-        count = variant.seeds if self.request.seeds is None else self.request.seeds
-        return tuple(range(count))
+        """Run numbers; the folds of a cross-validation are runs of their own."""
+        asked = variant.seeds if self.request.seeds is None else self.request.seeds
+        return tuple(range(variant.folds * (1 if variant.deterministic else asked)))
 
     def planned(
         self,
@@ -359,8 +360,6 @@ class _Planner:
     def probe_job(self, planned: Planned) -> Job | None:
         if planned.part != "train" or not planned.jobs or self.known(planned) is not None:
             return None
-        if self.claims.variants[planned.variant].recipe is None:
-            return None
         return replace(planned.jobs[0], part="probe")
 
     def probe(self, jobs: Mapping[str, Job]) -> dict[str, Probe]:
@@ -411,6 +410,7 @@ class _Planner:
             return median(times), "earlier runs here"
         times = [r.wall_s for r in self.committed if r.variant == name and r.part == planned.part]
         trained = planned.part == "train" and self.claims.variants[name].recipe is not None
+        # a `fit` may work for minutes before it first says how far it is
         if times and not (trained and self.may_probe):
             return median(times), "the committed records, of another machine perhaps"
         return None
@@ -500,7 +500,7 @@ def scored(claims: Claims, chosen: Sequence[Claim]) -> list[tuple[str, Metric]]:
     pairs: dict[tuple[str, str], None] = {}
     for claim in chosen:
         if claims.metrics[claim.metric].score:
-            for name in variants_of(claim):
+            for name in own_variants_of(claim):
                 pairs[first[claims.variants[name].dataset], claim.metric] = None
     return [(variant, claims.metrics[metric]) for variant, metric in pairs]
 
@@ -638,14 +638,36 @@ def judged(entry: Entry, root: Path) -> Result:
     """Verdicts from the records there are, without running anything."""
     evidence = gather(entry, root)
     failed_variants = frozenset(record.variant for record in evidence.errors)
-    measured: Mapping[str, Measured] = evidence.measured()
-    verdicts = tuple(judge_all(entry.claims, measured, failed=failed_variants))
+    measured = evidence.measured()
+    others: dict[str, Variant] = {}
+    for name in foreign_variants(entry.claims):
+        found = _elsewhere(name, entry, root)
+        if found is not None:
+            others[name], by_metric = found
+            for metric, values in by_metric.items():
+                measured.setdefault(metric, {})[name] = values
+    verdicts = tuple(judge_all(entry.claims, measured, failed=failed_variants, others=others))
     return Result(
         entry=entry,
         verdicts=verdicts,
         evidence=evidence,
         baselines=best_baselines(entry.claims, evidence.records),
     )
+
+
+def _elsewhere(
+    name: str, entry: Entry, root: Path
+) -> tuple[Variant, dict[str, dict[int, float | bool | None]]] | None:
+    """A variant of another paper and its runs, by metric; None when there is no such paper here."""
+    slug, _, variant = name.partition(":")
+    beside = entry.folder.parent / slug
+    try:
+        other = registry.find(slug, (beside,) if (beside / "claims.toml").exists() else ())
+        measured = gather(other, root).measured()
+        by_metric = {m: table[variant] for m, table in measured.items() if variant in table}
+        return other.claims.variant(variant), by_metric
+    except ReimplError:
+        return None
 
 
 def gather(entry: Entry, root: Path) -> Evidence:
@@ -719,7 +741,7 @@ def best_baselines(claims: Claims, records: Iterable[Record]) -> dict[str, BestB
     best: dict[str, BestBaseline] = {}
     for claim in claims.claims.values():
         metric = claims.metrics[claim.metric]
-        task = claims.variants[variants_of(claim)[0]].dataset
+        task = claims.variants[own_variants_of(claim)[0]].dataset
         found = [
             BestBaseline(name=name, value=sum(v) / len(v), n=len(v))
             for (t, m, name), v in values.items()

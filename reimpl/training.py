@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from reimpl import optimiser
 from reimpl.claims import Metric, Recipe, Variant
 from reimpl.context import Moments, Outcome, RunContext, Targets
-from reimpl.errors import DivergenceError, PaperError
+from reimpl.errors import DivergenceError, PaperError, near
 from reimpl.paper import Batch, Data, Paper
 
 BLOCK = 100
@@ -246,10 +246,25 @@ class _Loop:
         return self.paper.prepared(rows)
 
     def measure(self, epoch: int) -> None:
-        self.last = evaluate(self.paper, self.model, self.splits, self.metrics)
+        self.last = evaluate(self.paper, self.model, self.splits, self.metrics) | self.watched()
         self.targets.see(epoch, {k: torch.tensor([v]) for k, v in self.last.items()})
         if self.moments.keep(epoch):
             self.context.curve(epoch, self.last)
+
+    def watched(self) -> dict[str, float]:
+        """What the paper reads off the network as it learns; draws of its own change nothing."""
+        if self.paper.watch is None:
+            return {}
+        self.model.eval()
+        with torch.random.fork_rng(devices=[]):
+            found = self.paper.watch(self.model, self.context.data)
+        self.model.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        for name in found:
+            if name not in self.metrics:
+                known = near(name, self.metrics)
+                raise PaperError(f"`watch` gives '{name}', no metric of claims.toml. {known}")
+        return {name: float(value) for name, value in found.items()}
 
     def guard(self, begin: int, losses: list[Tensor]) -> None:
         """Looked at once a block, because looking makes a GPU wait."""

@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from reimpl import optimiser
 from reimpl.claims import Metric, Variant
 from reimpl.context import Moments, Outcome, RunContext, Targets
-from reimpl.errors import DivergenceError
+from reimpl.errors import DivergenceError, PaperError
 from reimpl.paper import Batch, Paper
 from reimpl.training import build_model, count_flops, measured_splits, recipe_of, timed
 
@@ -35,7 +35,13 @@ PROGRESS_EVERY = 50
 def train(
     paper: Paper, variant: Variant, contexts: Sequence[RunContext], *, metrics: Mapping[str, Metric]
 ) -> list[Outcome | DivergenceError]:
-    """Train one seed per context, all at once; a seed that diverges does so alone."""
+    """Train one seed per context, all at once; a seed that diverges does so alone.
+
+    Raises:
+        PaperError: the paper watches its networks as they learn, which must be done one by one.
+    """
+    if paper.watch is not None:
+        raise PaperError(f"{paper.slug}: `watch` and `vectorised` do not go together")
     return _Batch(paper, variant, contexts, metrics).train()
 
 

@@ -37,6 +37,7 @@ from reimpl.claims import (
     Speed,
     Trend,
     Value,
+    Variant,
     kind_of,
     variants_of,
 )
@@ -103,7 +104,8 @@ class Verdict:
     kind: str
     lane: Lane
     n: int = 0
-    """Runs that count; pairs of runs for `order`, `ratio` and `trend`."""
+    """Runs that count; pairs of runs for `order`, `ratio` and `trend`. Of a cross-validation, its
+    repeats; the pairs of an `order` are folds then."""
     mean: float | None = None
     """What stands beside the published figure: the count, of several the furthest (`exact`), the
     mean (`value`), the expected best of k (`value` with `best_of`), the first minus the second
@@ -155,6 +157,7 @@ def judge(
     measured: Measured,
     *,
     deterministic: frozenset[str] = frozenset(),
+    folds: Mapping[str, int] = MappingProxyType({}),
     failed: frozenset[str] = frozenset(),
     settings: Mapping[str, float] = MappingProxyType({}),
     level: float = 0.05,
@@ -167,6 +170,9 @@ def judge(
         measured: variant → seed → value; `None` does not count, `inf` is a missed target.
         deterministic: variants in which no seed plays a role, so that one run is all there is to
             know.
+        folds: variants whose runs are the folds of a cross-validation: run r is fold r mod k. A
+            figure is the mean over all folds, so whole repeats are what counts; an order is judged
+            on the differences fold by fold, with the correction of Nadeau & Bengio (2003).
         failed: variants all of whose runs failed.
         settings: for a trend, each variant's value of the setting.
         level: one-sided; `level_at(n)` in the sequential mode.
@@ -197,7 +203,17 @@ def judge(
         note = f"the metric is defined in no run of {_listed(empty)}"
         return replace(blank, lane="inconclusive", note=note)
     same = frozenset(v for v in deterministic & runs.keys() if len(set(runs[v].values())) == 1)
-    case = _Case(blank=blank, better=metric.better, runs=runs, fixed=same, level=level)
+    split = {folds.get(name, 1) for name in runs}
+    paired = split.pop() if isinstance(claim, Order) and len(split) == 1 else 1
+    if paired == 1:
+        runs = {name: _repeats(values, folds.get(name, 1)) for name, values in runs.items()}
+    cut = [name for name, values in runs.items() if not values]
+    if cut:
+        note = f"no cross-validation of {_listed(cut)} is complete"
+        return replace(blank, lane="inconclusive", note=note)
+    case = _Case(
+        blank=blank, better=metric.better, runs=runs, fixed=same, folds=paired, level=level
+    )
     return _decide(claim, case, settings)
 
 
@@ -206,6 +222,7 @@ def judge_all(
     measured: Mapping[str, Measured],
     *,
     failed: frozenset[str] = frozenset(),
+    others: Mapping[str, Variant] = MappingProxyType({}),
     level: float = 0.05,
 ) -> list[Verdict]:
     """A verdict for every claim, in the file's order, with Holm's correction beside each.
@@ -214,19 +231,23 @@ def judge_all(
         claims: the paper.
         measured: metric → variant → seed → value.
         failed: variants all of whose runs failed.
+        others: variants of other papers that claims speak of, as `slug:variant`.
         level: one-sided; `level_at(n)` in the sequential mode.
 
     Raises:
         ClaimsError: a trend over a setting that is not a number, or a property whose test cannot be
             read.
     """
-    deterministic = frozenset(v.id for v in claims.variants.values() if v.deterministic)
+    variants = {**claims.variants, **others}
+    deterministic = frozenset(name for name, v in variants.items() if v.deterministic)
+    folds = {name: v.folds for name, v in variants.items() if v.folds > 1}
     verdicts = [
         judge(
             claim,
             claims.metrics[claim.metric],
             measured.get(claim.metric, {}),
             deterministic=deterministic,
+            folds=folds,
             failed=failed,
             settings=_settings(claim, claims),
             level=level,
@@ -285,7 +306,18 @@ class _Case:
     runs: Mapping[str, Mapping[int, float]]
     fixed: frozenset[str]
     """Variants in which no seed plays a role."""
+    folds: int
+    """Above 1, the runs are folds of a cross-validation."""
     level: float
+
+    def precision(self, sd: float) -> Precision:
+        """Of the mean difference of pairs."""
+        overlap = 1 / (self.folds - 1) if self.folds > 1 else 0.0
+        return Precision(sd=sd, level=self.level, overlap=overlap)
+
+    def repeats(self, runs: int | None) -> int | None:
+        """Seeds that so many runs take."""
+        return None if runs is None else -(-runs // self.folds)
 
     @property
     def margin(self) -> float:
@@ -385,6 +417,9 @@ def _without_runs(blank: Verdict, missing: Sequence[str], failed: frozenset[str]
     if broken:
         return replace(blank, lane="error", note=f"every run of {_listed(broken)} failed")
     note = f"needs {blank.needs}" if blank.needs else f"no run of {_listed(missing)}"
+    other = next((name.partition(":")[0] for name in missing if ":" in name), None)
+    if other and not blank.needs:
+        note = _joined(note, f"`make reproduce PAPER={other}` makes it")
     return replace(blank, lane="not run", note=note)
 
 
@@ -394,6 +429,16 @@ def _counted(values: Mapping[int, float | bool | None]) -> dict[int, float]:
     if any(math.isnan(value) for value in counted.values()):
         raise ValueError("NaN among the measurements: a run that gives one is an error")
     return counted
+
+
+def _repeats(values: Mapping[int, float], folds: int) -> dict[int, float]:
+    """The mean over the folds of every repeat that is complete, by seed."""
+    if folds == 1:
+        return dict(values)
+    parts: dict[int, list[float]] = {}
+    for run in sorted(values):
+        parts.setdefault(run // folds, []).append(values[run])
+    return {seed: math.fsum(p) / folds for seed, p in parts.items() if len(p) == folds}
 
 
 def _settings(claim: Claim, claims: Claims) -> Mapping[str, float]:
@@ -609,17 +654,25 @@ def _judge_pair(case: _Case, pair: tuple[str, str]) -> Verdict:
     if n < LEAST:
         return case.hint(math.fsum(signs) > 0, LEAST_PAIRS, **found)
     share = sum(1.0 if gain > 0 else 0.5 if gain == 0 else 0.0 for gain in gains) / n
-    p, p_reversed = sign_flip_p(signs)
+    p, p_reversed = _fold_p(case, signs) if case.folds > 1 else sign_flip_p(signs)
     lane: Lane = "inconclusive"
     if p < case.level and share >= WINS:
         lane = "reproduced"
     elif p_reversed < case.level and share <= 1 - WINS:
         lane = "below"
-    needed = _pairs_needed(signs, share, case.level) if lane == "inconclusive" else None
-    note = f"{pair[0]} wins {_percent(share)} of {n:,} pairs"
+    needed = _pairs_needed(signs, share, case) if lane == "inconclusive" else None
+    note = f"{pair[0]} wins {_percent(share)} of {n:,} {'folds' if case.folds > 1 else 'pairs'}"
     if lane == "inconclusive":
         note = _joined(note, _more(needed))
     return case.verdict(lane, p=p, seeds_needed=needed, note=note, **found)
+
+
+def _fold_p(case: _Case, gains: Sequence[float]) -> tuple[float, float]:
+    """One-sided p-values of the corrected t-test, for "positive" and for "negative"."""
+    mean, sd = mean_sd(gains)
+    precision, n = case.precision(sd), len(gains)
+    se, df = precision.se(n), precision.df(n)
+    return above_p(mean, se=se, df=df), above_p(-mean, se=se, df=df)
 
 
 def _judge_no_worse(case: _Case, pair: tuple[str, str]) -> Verdict:
@@ -637,7 +690,7 @@ def _judge_no_worse(case: _Case, pair: tuple[str, str]) -> Verdict:
     if not all(map(math.isfinite, gains)):
         return _no_worse_with_misses(case, gains, found)
     mean, sd = mean_sd(gains)
-    precision = Precision(sd=sd, level=case.level)
+    precision = case.precision(sd)
     if n < LEAST:
         return case.hint(mean >= -case.margin - slack, LEAST, **found)
     lane: Lane = "inconclusive"
@@ -645,9 +698,9 @@ def _judge_no_worse(case: _Case, pair: tuple[str, str]) -> Verdict:
         lane = "reproduced"
     elif mean + precision.reach(n) < -case.margin:
         lane = "below"
-    needed = (
-        precision.seeds(mean + case.margin, 0.0, least=n + 1) if lane == "inconclusive" else None
-    )
+    needed = None
+    if lane == "inconclusive":
+        needed = case.repeats(precision.seeds(mean + case.margin, 0.0, least=n + 1))
     return case.verdict(
         lane,
         p=above_p(mean + case.margin, se=precision.se(n), df=precision.df(n)),
@@ -879,7 +932,7 @@ def _difference(case: _Case, rows: Sequence[tuple[float, ...]]) -> dict[str, Any
     mean, sd = mean_sd([first - second for first, second in rows])
     if n < 2:
         return {"n": n, "mean": mean}
-    reach = Precision(sd=sd, level=case.level).reach(n)
+    reach = case.precision(sd).reach(n)
     return {"n": n, "mean": mean, "sd": sd, "interval": (mean - reach, mean + reach)}
 
 
@@ -936,12 +989,16 @@ def _all_of(needed: Sequence[int | None]) -> int | None:
     return max(numbers) if numbers and len(numbers) == len(needed) else None
 
 
-def _pairs_needed(signs: Sequence[float], share: float, level: float) -> int | None:
+def _pairs_needed(signs: Sequence[float], share: float, case: _Case) -> int | None:
     """None where neither variant wins three quarters, which more pairs do not change."""
     n = len(signs)
     if 1 - WINS < share < WINS:
         return _or_least(None, n)
-    return _or_least(sign_seeds(signs, level, least=max(n + 1, LEAST_PAIRS)), n)
+    least = max(n + 1, LEAST_PAIRS)
+    if case.folds > 1:
+        mean, sd = mean_sd(signs)
+        return case.repeats(case.precision(sd).seeds(mean, 0.0, least=least))
+    return _or_least(sign_seeds(signs, case.level, least=least), n)
 
 
 def _slope_needed(slopes: np.ndarray, level: float) -> int | None:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -502,3 +503,67 @@ def test_mnist_is_what_the_paper_counts(tmp_path, monkeypatch):
     assert images.shape == (60_000, 28, 28)
     half_digit = 255 * 0.00005  # of the mean 0.1307 that is printed everywhere
     assert images.float().mean().item() == pytest.approx(255 * 0.1307, abs=half_digit)
+
+
+# Files that the paper reads itself
+
+
+@pytest.fixture
+def filed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """Two files in a mirror."""
+    folder = tmp_path / "mirror" / "org" / "filed" / "data"
+    folder.mkdir(parents=True)
+    (folder / "one.txt").write_text("one")
+    (folder / "two.txt").write_text("two")
+    monkeypatch.setenv("REIMPL_DATA_MIRROR", str(tmp_path / "mirror"))
+    return Source(
+        name="filed",
+        hub="org/filed",
+        revision="abc",
+        url=f"file://{tmp_path}/mirror/org/filed/{{file}}",
+        files={f"data/{name}.txt": sha256(name.encode()).hexdigest() for name in ("one", "two")},
+    )
+
+
+def test_files_are_read_where_the_mirror_has_them(filed: Source, tmp_path: Path) -> None:
+    found = data.load({"filed": filed})["filed"]["files"]["data/one.txt"]
+    assert found == tmp_path / "mirror" / "org" / "filed" / "data" / "one.txt"
+    assert [(f.split, f.declared) for f in data.verify({"filed": filed})] == [
+        ("data/one.txt", True),
+        ("data/two.txt", True),
+    ]
+
+
+def test_a_file_that_was_changed_is_not_handed_out(filed: Source, tmp_path: Path) -> None:
+    (tmp_path / "mirror" / "org" / "filed" / "data" / "two.txt").write_text("2")
+    with pytest.raises(DataError, match=r"checksum of 'data/two.txt': expected"):
+        _ = data.load({"filed": filed})["filed"]
+
+
+def test_a_file_that_is_not_in_the_mirror_is_named(filed: Source, tmp_path: Path) -> None:
+    (tmp_path / "mirror" / "org" / "filed" / "data" / "two.txt").unlink()
+    with pytest.raises(DataError, match=r"no file .*two.txt"):
+        _ = data.load({"filed": filed})["filed"]
+
+
+def test_files_are_fetched_once_without_a_mirror(
+    filed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REIMPL_DATA_MIRROR")
+    assert "not in the cache" in (data.missing(filed) or "")
+    first = data.load({"filed": filed})["filed"]["files"]["data/one.txt"]
+    (tmp_path / "mirror" / "org" / "filed" / "data" / "one.txt").unlink()  # whence it was fetched
+    assert data.load({"filed": filed})["filed"]["files"]["data/one.txt"] == first
+    assert data.missing(filed) is None
+    assert first.read_text() == "one"
+
+
+def test_files_that_cannot_be_fetched_say_what_to_do(
+    filed: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REIMPL_DATA_MIRROR")
+    gone = replace(filed, url="file:///nowhere/{file}")
+    with pytest.raises(DataError, match=r"file:///nowhere/… cannot be read .*REIMPL_DATA_MIRROR"):
+        _ = data.load({"filed": gone})["filed"]
+    with pytest.raises(DataError, match="names no 'url'"):
+        _ = data.load({"filed": replace(filed, url=None)})["filed"]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -25,6 +26,13 @@ TRAINED = [
     for variant in entry.claims.variants.values()
     if variant.recipe is not None
 ]
+FITTED = [
+    (entry, variant)
+    for entry in PAPERS
+    if entry.broken is None
+    for variant in entry.claims.variants.values()
+    if variant.recipe is None
+]
 VECTORISED = [(entry, variant) for entry, variant in TRAINED if variant.vectorised]
 MEASURED = [entry for entry in PAPERS if (entry.folder / "measured.jsonl").exists()]
 
@@ -39,7 +47,7 @@ def each_variant(pairs: list[tuple[Entry, Variant]]) -> pytest.MarkDecorator:
 
 
 def tried(entry: Entry, variant: Variant) -> Trial:
-    if variant.id in entry.load().fit:
+    if entry.load().fit_of(variant) is not None:
         pytest.skip("it trains in a way of its own")
     trial = conformance.trial(entry, variant)
     assert trial is not None, "the paper needs an example, for its data have to be fetched"
@@ -113,9 +121,27 @@ def test_metrics_are_one_value_per_example(entry: Entry, variant: Variant) -> No
     assert list(conformance.metric_problems(tried(entry, variant))) == []
 
 
+@each_variant(FITTED)
+def test_a_fit_takes_its_first_step(entry: Entry, variant: Variant) -> None:
+    if variant not in conformance.fitted_variants(entry):
+        pytest.skip("its data are not at hand, or all of its claims need what is not")
+    assert list(conformance.fit_problems(entry, variant)) == []
+
+
 @each_variant(VECTORISED)
 def test_seeds_in_a_batch_train_as_alone(entry: Entry, variant: Variant) -> None:
     assert list(conformance.vectorised_problems(tried(entry, variant))) == []
+
+
+def test_papers_are_short() -> None:
+    def lines(entry: Entry) -> dict[str, int]:
+        files = entry.folder.glob("*.py")
+        return {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+
+    counted = [lines(entry) for entry in PAPERS]
+    assert median(table.get("model.py", 0) for table in counted) < 100
+    beside = [sum(n for name, n in table.items() if name != "model.py") for table in counted]
+    assert median(beside) < 150
 
 
 @each(PAPERS)

@@ -9,10 +9,10 @@ import torch
 
 from reimpl import context as contexts
 from reimpl import training, vectorised
-from reimpl.claims import Metric, Variant
+from reimpl.claims import Metric, Reaches, Variant
 from reimpl.context import Moments, Outcome, RunContext, Stopped
-from reimpl.errors import DivergenceError
-from reimpl.paper import Paper, Seeds
+from reimpl.errors import DivergenceError, PaperError
+from reimpl.paper import Data, Paper, Seeds
 from reimpl.registry import Entry, find
 
 
@@ -219,3 +219,39 @@ def test_axes_of_a_seed_are_independent_streams() -> None:
     drawn = {axis: Seeds(7).integer(axis) for axis in ("init", "order", "split", "noise")}
     assert len(set(drawn.values())) == 4
     assert Seeds(7).integer("order", 1) != Seeds(7).integer("order", 2)
+
+
+def test_what_a_paper_watches_joins_the_curves_and_the_measurements(entry: Entry) -> None:
+    def norm(model: torch.nn.Module, _data: Data) -> dict[str, float]:
+        torch.rand(3)  # draws of its own
+        return {"weight/norm": float(next(model.parameters()).detach().norm())}
+
+    variant = entry.claims.variant("two-inputs")
+    watched = Metric(
+        name="weight/norm", unit="1", better="neither", definition="norm of w", split="none"
+    )
+    reached = dataclasses.replace(
+        watched, name="to-1", reaches=Reaches(curve="weight/norm", target=1.0), better="higher"
+    )
+    metrics = {**entry.claims.metrics, "weight/norm": watched, "to-1": reached}
+    paper = dataclasses.replace(entry.load(), watch=norm)
+    seen = start(paper, variant, 0)
+    outcome = training.train(paper, variant, seen, metrics=metrics)
+    plain = one_by_one(entry.load(), variant, entry.claims.metrics, [0])[0]
+    curve = dict(seen.curves["weight/norm"])
+    assert len(curve) == 11
+    assert outcome.measurements["weight/norm"] == curve[10]
+    assert outcome.measurements["test/error"] == plain.measurements["test/error"]
+    assert "to-1" in outcome.measurements
+
+
+def test_watching_something_undeclared_is_the_papers_mistake(entry: Entry) -> None:
+    paper = dataclasses.replace(entry.load(), watch=lambda _model, _data: {"test/eror": 1.0})
+    with pytest.raises(PaperError, match=r"'test/eror', no metric .* Did you mean 'test/error'"):
+        one_by_one(paper, entry.claims.variant("two-inputs"), entry.claims.metrics, [0])
+
+
+def test_a_batch_of_seeds_cannot_be_watched(entry: Entry) -> None:
+    paper = dataclasses.replace(entry.load(), watch=lambda _model, _data: {})
+    with pytest.raises(PaperError, match="`watch` and `vectorised`"):
+        together(paper, entry.claims.variant("two-inputs"), entry.claims.metrics, [0, 1])

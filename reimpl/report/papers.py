@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reimpl.claims import Claims, Order, kind_of
+from reimpl.claims import Claims, Order, Variant, kind_of
 from reimpl.report.text import Page, Table, duration, figure, number, plain, title
 
 if TYPE_CHECKING:
@@ -126,17 +126,24 @@ def _claims_table(claims: Claims) -> Table:
 
 
 def _variants_table(claims: Claims) -> Table:
-    rows = [
-        (v.id, "1" if v.deterministic else str(v.seeds), v.dataset, f"{v.says} ({v.source})")
-        for v in claims.variants.values()
-    ]
+    rows = [(v.id, _runs(v), v.dataset, f"{v.says} ({v.source})") for v in claims.variants.values()]
     heads = ("variant", "runs", "dataset", "what it is")
     return Table(heads=heads, rows=rows, right=frozenset({"runs"}))
 
 
+def _runs(variant: Variant) -> str:
+    seeds = "1" if variant.deterministic else str(variant.seeds)
+    return f"{seeds} x {variant.folds} folds" if variant.folds > 1 else seeds
+
+
 def _sources_table(claims: Claims) -> Table:
     rows = [
-        (s.name, s.hub, s.revision[:12], ", ".join(f"{k} {n:,}" for k, n in s.splits.items()))
+        (
+            s.name,
+            s.hub,
+            s.revision[:12],
+            ", ".join(f"{k} {n:,}" for k, n in s.splits.items()) or number(len(s.files), "file"),
+        )
         for s in claims.sources.values()
     ]
     return Table(heads=("data", "hub", "revision", "rows"), rows=rows)
