@@ -190,6 +190,8 @@ class Variant:
     """Many seeds train as one batch through `torch.func`."""
     dataset: str = "main"
     """Variants of one dataset share their data; baselines are fitted once for each."""
+    sources: tuple[str, ...] | None = None
+    """The `[data.NAME]` blocks that it reads, all of them unless told; nothing else is fetched."""
     recipe: Recipe | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -389,7 +391,8 @@ _NAMED = ("data", "metric", "setting")
 _LISTED = ("variant", "claim", "deviation", "gap")
 _RECIPE_KEYS = tuple(f.name for f in fields(Recipe))
 _VARIANT_KEYS = (
-    *("id", "says", "source", "seeds", "deterministic", "folds", "vectorised", "dataset"),
+    *("id", "says", "source", "seeds", "deterministic", "folds", "vectorised"),
+    *("dataset", "sources"),
 )
 _PHASE_KEYS = ("from", "lr", "momentum", "weight_decay", "shrink")
 _LEAST: Mapping[str, int] = {
@@ -779,6 +782,9 @@ def _check_references(claims: Claims, reader: _Reader) -> None:
     """Every metric, variant and setting that is spoken of exists."""
     for claim in claims.claims.values():
         _check_claim_references(claim, claims, reader)
+    for variant in claims.variants.values():
+        for name in variant.sources or ():
+            reader.check_known(name, claims.sources, "data", f"variant '{variant.id}'")
     for metric in claims.metrics.values():
         if metric.reaches:
             where = f"[metric.{metric.name}]"

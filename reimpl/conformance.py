@@ -427,12 +427,16 @@ def fitted_variants(entry: Entry) -> list[Variant]:
     """Those whose paper trains them, with data that are at hand."""
     from reimpl import data
 
-    if any(data.missing(source) for source in entry.claims.sources.values()):
-        return []
-    paper = entry.load()
-    never = _never_run(entry.claims)
-    variants = entry.claims.variants.values()
-    return [v for v in variants if v.id not in never and paper.fit_of(v) is not None]
+    claims, paper = entry.claims, entry.load()
+    never = _never_run(claims)
+    absent = {name for name, source in claims.sources.items() if data.missing(source)}
+    return [
+        variant
+        for variant in claims.variants.values()
+        if variant.id not in never
+        and paper.fit_of(variant) is not None
+        and absent.isdisjoint(claims.sources if variant.sources is None else variant.sources)
+    ]
 
 
 def fit_problems(entry: Entry, variant: Variant) -> Iterator[str]:

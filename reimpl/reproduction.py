@@ -484,12 +484,15 @@ def open_data(claims: Claims, jobs: Iterable[Job]) -> None:
     Raises:
         DataError: data are missing, or are not what the paper used.
     """
-    if any(job.part != "counts" for job in jobs):
-        from reimpl import data
+    from reimpl import data
 
-        sources = data.load(claims.sources)
-        for name in claims.sources:
-            _ = sources[name]
+    wanted: dict[str, None] = {}
+    for variant in {job.variant for job in jobs if job.part != "counts"}:
+        named = claims.variants[variant].sources
+        wanted |= dict.fromkeys(claims.sources if named is None else named)
+    sources = data.load(claims.sources)
+    for name in wanted:
+        _ = sources[name]
 
 
 def scored(claims: Claims, chosen: Sequence[Claim]) -> list[tuple[str, Metric]]:
