@@ -304,7 +304,7 @@ def test_an_interrupt_of_any_command_ends_with_130(monkeypatch: pytest.MonkeyPat
 def test_the_plan_tells_cached_from_new_and_what_is_left_out(tiny_paper: Path) -> None:
     keep(tiny_paper, {"two-inputs": TWO[:3]})
     said = on(tiny_paper, "plan", "--no-probe", "--cost", "instant")
-    assert "left out: test-error, costs minutes" in said.out
+    assert "left out: test-error: costs minutes" in said.out
     found = json.loads(on(tiny_paper, "plan", "--claim", "test-error", "--json").out)
     assert found["planned"][0]["cached"] == [0, 1, 2]
     assert found["planned"][0]["to_run"] == [3, 4]

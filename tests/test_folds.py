@@ -9,7 +9,7 @@ import torch
 
 from reimpl import registry
 from reimpl.claims import Metric, Order, Printed, Value, load_claims
-from reimpl.errors import ClaimsError, PaperError
+from reimpl.errors import ClaimsError, DataError, PaperError
 from reimpl.inference import mean_sd, t_quantile
 from reimpl.paper import Seeds
 from reimpl.reproduction import Request, judged, plan, reproduce
@@ -242,3 +242,23 @@ def test_a_fit_is_probed_by_its_own_reports_of_progress(folder: Path) -> None:
     assert [p.basis for p in made.planned] == ["a short probe here"]
     assert 10 * 15 < (made.planned[0].seconds or 0) < 30 * 15
     assert json.loads((folder / "runs" / "probes.json").read_text())
+
+
+def test_only_the_data_that_a_variant_reads_are_fetched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "plain2026_common" / "claims.toml"
+    block = '[data.far]\nhub = "org/far"\nrevision = "abc"\nsplits = { train = 6 }\n\n'
+    monkeypatch.setenv("REIMPL_DATA_MIRROR", str(folder))
+    path.write_text(block + CLAIMS.replace("folds = 5\n", "folds = 5\nsources = []\n"))
+    assert len(reproduce(asked(folder)).fresh) == 15
+    path.write_text(block + CLAIMS)
+    with pytest.raises(DataError, match="org/far"):
+        reproduce(asked(folder, force=True))
+
+
+def test_a_variant_reads_only_data_that_are_declared(folder: Path) -> None:
+    path = folder / "plain2026_common" / "claims.toml"
+    path.write_text(CLAIMS.replace("folds = 5\n", 'folds = 5\nsources = ["far"]\n'))
+    with pytest.raises(ClaimsError, match="variant 'common': unknown data 'far'"):
+        load_claims(path)

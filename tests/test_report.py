@@ -519,7 +519,7 @@ def test_a_plan_says_what_runs_and_how_long(claims: Claims) -> None:
     plan = Plan(entry=entry(claims), planned=(planned,), left_out={"later": "costs hours"})
     text = report.render(report.plan_page(plan, 2))
     assert "0:01:20" in text
-    assert "left out: later, costs hours" in text
+    assert "left out: later: costs hours" in text
     assert text.endswith("1 variant, 2 runs to make, 1 cached; about 40 s on 2 workers\n")
     assert report.plan_json(plan, 2)["planned"][0]["to_run"] == [1, 2]
 

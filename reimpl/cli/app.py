@@ -331,8 +331,8 @@ def _run(request: Request, made: Plan) -> Result:
 
     workers = _workers(made, request)
     say(report.plan_line(made, workers), prefix="")
-    for name, why in made.left_out.items():
-        say(f"left out: {name}, {why}", prefix="")
+    for line in report.left_out(made):
+        say(line, prefix="")
     progress = Progress(made)
     signal.signal(signal.SIGTERM, _interrupt)  # how a cluster says that time is up
     try:

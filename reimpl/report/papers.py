@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from reimpl.registry import Entry
     from reimpl.reproduction import Plan, Planned
 
+SHOWN = 3
+"""Names of a list that are written out."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
@@ -198,7 +201,7 @@ def plan_page(plan: Plan, workers: int) -> Page:
     """What would run, what is kept already, and how long it takes here."""
     rows = [
         (
-            planned.variant,
+            _some(planned.variant.split(", ")),
             planned.part,
             figure(len(planned.seeds)),
             figure(len(planned.cached)),
@@ -214,8 +217,21 @@ def plan_page(plan: Plan, workers: int) -> Page:
         [title(plan.entry.claims), "", table, ""] if rows else [title(plan.entry.claims), ""]
     )
     if plan.left_out:
-        page += [f"left out: {name}, {why}" for name, why in plan.left_out.items()] + [""]
+        page += [*left_out(plan), ""]
     return [*page, plan_line(plan, workers)]
+
+
+def left_out(plan: Plan) -> list[str]:
+    """The claims that are not settled, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in plan.left_out.items():
+        reasons.setdefault(why, []).append(name)
+    return [f"left out: {_some(names)}: {why}" for why, names in reasons.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:SHOWN])} and {more} more"
 
 
 def _to_run(planned: Planned) -> int:
