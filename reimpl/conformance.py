@@ -439,7 +439,7 @@ def fitted_variants(entry: Entry) -> list[Variant]:
     ]
 
 
-def fit_problems(entry: Entry, variant: Variant) -> Iterator[str]:
+def _first_step(entry: Entry, variant: Variant) -> Iterator[str]:
     """A `fit` that breaks on a little data, or measures before it says how far it is."""
     from reimpl import data
     from reimpl.context import Enough, RunContext
@@ -460,11 +460,11 @@ def fit_problems(entry: Entry, variant: Variant) -> Iterator[str]:
         yield "its `fit` never calls `context.progress`"
 
 
-def _fits(entry: Entry) -> Iterator[str]:
+def fit_problems(entry: Entry) -> Iterator[str]:
     """The first step of every `fit`; each problem with the variant's name."""
     for variant in fitted_variants(entry):
         try:
-            problems = list(fit_problems(entry, variant))
+            problems = list(_first_step(entry, variant))
         except Exception as error:
             problems = [_said(error, entry.folder)]
         yield from (f"variant '{variant.id}': {problem}" for problem in problems)
@@ -679,7 +679,7 @@ CODE_CHECKS: Mapping[str, Look] = {
     "every exact claim holds": failing_exact_claims,
     "every variant can be trained": untrainable_variants,
     "training has its parts": missing_parts,
-    "every fit takes its first step": _fits,
+    "every fit takes its first step": fit_problems,
 }
 TRIALS: Sequence[tuple[str, Callable[[Trial], Iterable[str]]]] = (
     ("the model runs and the loss is a finite scalar", loss_problems),
