@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,6 +45,8 @@ KeyOf = Callable[[int], tuple[str, dict[str, str]]]
 BASELINE_SEEDS = 5
 """Runs of a baseline where a split is small; with a thousand test items one run says enough."""
 SMALL_SPLIT = 1000
+WITH_CURVES = 20
+"""Runs of a variant whose curves are committed; of more, the measurements say enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -790,8 +793,9 @@ def promote(entry: Entry, root: Path) -> Evidence:
             f"{entry.slug}: {len(dirty)} records ({first.variant}, seed {first.seed}, …) were made "
             "by code that was not committed; commit it and run `reimpl reproduce --force`"
         )
-    vectorised = {v.id for v in entry.claims.variants.values() if v.vectorised}
-    write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=vectorised)
+    runs = Counter(record.variant for record in evidence.records)
+    many = {variant for variant, count in runs.items() if count > WITH_CURVES}
+    write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=many)
     return evidence
 
 
