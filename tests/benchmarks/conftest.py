@@ -1,6 +1,18 @@
-"""The table of ratios that `make bench` ends with."""
+"""The table of ratios that `make bench` ends with, and what all benchmarks share."""
 
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:

@@ -25,14 +25,6 @@ RUNS, ROUNDS = 100, 3
 OURS = 5
 
 
-@pytest.fixture
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()

@@ -21,14 +21,6 @@ from reimpl.paper import Data, Seeds
 STEPS = 2 * 2048
 
 
-@pytest.fixture
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()

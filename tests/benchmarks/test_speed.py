@@ -42,14 +42,6 @@ def digits(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.randint(0, 10, (rows,), generator=generator)
 
 
-@pytest.fixture
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # Commands that only read
 
 
