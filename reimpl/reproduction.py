@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from reimpl.records import (
     write_measured,
 )
 from reimpl.registry import Entry
-from reimpl.verdict import Verdict, judge_all
+from reimpl.verdict import DECIDED, LOOKS, Verdict, judge_all, judge_in_looks
 
 Where = Literal["local", "committed"]
 KeyOf = Callable[[int], tuple[str, dict[str, str]]]
@@ -58,8 +58,9 @@ class Request:
     """Folders of papers that are not installed."""
     variants: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
-    seeds: int | None = None
-    """Runs of each variant instead of the variant's own number."""
+    seeds: int | Literal["auto"] | None = None
+    """Runs of each variant instead of the variant's own number; `auto` looks at 3, 5, 8, 12 and 20
+    seeds and stops each claim as soon as it is decided."""
     cost: Cost = "minutes"
     """Claims that take more than this are left out."""
     workers: int | None = None
@@ -158,6 +159,22 @@ class BestBaseline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the sequential mode took, against as many seeds as it might have taken."""
+
+    runs: int
+    """Runs that its looks rest on."""
+    seeds: int
+    """Seeds of the last look."""
+    most: int
+    """Runs that it would rest on."""
+    looks: Mapping[int, tuple[str, ...]]
+    """Seeds → claims that were decided with them; 0 for those that are not decided."""
+    over: bool
+    """Whether every claim is decided or has had its last look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What came out."""
 
@@ -169,6 +186,8 @@ class Result:
     """By claim."""
     fresh: tuple[Record, ...] = ()
     """Records made now."""
+    spent: Spent | None = None
+    """Of the sequential mode."""
 
     @property
     def errors(self) -> list[Record]:
@@ -268,7 +287,11 @@ class _Planner:
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
         """Run numbers; the folds of a cross-validation are runs of their own."""
-        asked = variant.seeds if self.request.seeds is None else self.request.seeds
+        asked = self.request.seeds
+        if asked is None:
+            asked = variant.seeds
+        elif asked == "auto":
+            asked = LOOKS[0]
         return tuple(range(variant.folds * (1 if variant.deterministic else asked)))
 
     def planned(
@@ -580,6 +603,9 @@ def reproduce(
     from reimpl.engines import choose_workers
     from reimpl.tracking import Tracker, check_mode
 
+    if request.seeds == "auto":
+        steps = [reproduce(step, watch=watch, say=say) for step in looks(request)]
+        return in_looks(request, fresh=[record for step in steps for record in step.fresh])
     mode = check_mode(request.wandb)
     plan_ = planned or plan(request, estimate=False)
     jobs = plan_.jobs
@@ -607,6 +633,52 @@ def reproduce(
         if jobs:
             mirror.verdict(result)
     return result
+
+
+def looks(request: Request) -> Iterator[Request]:
+    """The steps of the sequential mode: each asks for the claims that are not decided yet.
+
+    The next one is made when it is asked for, from the records that are there by then.
+
+    Raises:
+        RequestError: runs that are altered by `--set` or `--model` are never judged.
+    """
+    if request.altered:
+        raise RequestError("--seeds auto judges as it goes, and altered runs are never judged")
+    planner = _Planner(replace(request, seeds=None))
+    chosen, _ = planner.chosen_claims()
+    for look in LOOKS:
+        here = judged(planner.entry, request.root, in_looks=True, committed=False)
+        decided = {verdict.id for verdict in here.verdicts if verdict.lane in DECIDED}
+        left = [claim for claim in chosen if claim.id not in decided]
+        if look > LOOKS[0]:
+            left = [claim for claim in left if not isinstance(claim, Exact)]  # counted once
+        if left:
+            names = tuple(claim.id for claim in left)
+            baselines = request.baselines and look == LOOKS[0]
+            yield replace(request, seeds=look, claims=names, variants=(), baselines=baselines)
+
+
+def _spent(claims: Claims, verdicts: Iterable[Verdict]) -> Spent:
+    """What the looks of these verdicts took, by the variants that chance plays a role in."""
+    looks: dict[int, list[str]] = {}
+    took: dict[str, int] = {}
+    over = True
+    for verdict in verdicts:
+        own = (claims.variants[name] for name in verdict.variants if name in claims.variants)
+        chance = [variant.id for variant in own if not variant.deterministic]
+        if chance and verdict.look and verdict.kind != "exact" and verdict.n:
+            decided = verdict.lane in DECIDED
+            over = over and (decided or verdict.look == LOOKS[-1])
+            looks.setdefault(verdict.look if decided else 0, []).append(verdict.id)
+            took |= {name: max(took.get(name, 0), verdict.look) for name in chance}
+    return Spent(
+        runs=sum(seeds * claims.variants[name].folds for name, seeds in took.items()),
+        seeds=LOOKS[-1],
+        most=sum(LOOKS[-1] * claims.variants[name].folds for name in took),
+        looks={look: tuple(names) for look, names in sorted(looks.items())},
+        over=over,
+    )
 
 
 def _engine(request: Request, jobs: Sequence[Job], workers: int) -> Iterable[Any]:
@@ -640,9 +712,24 @@ def _asked(request: Request, verdict: Verdict) -> bool:
 # Judging records
 
 
-def judged(entry: Entry, root: Path) -> Result:
-    """Verdicts from the records there are, without running anything."""
-    evidence = gather(entry, root)
+def in_looks(request: Request, *, fresh: Sequence[Record] = ()) -> Result:
+    """Verdicts of the sequential mode, and what it took."""
+    entry = registry.find(request.paper, request.papers)
+    result = judged(entry, request.root, in_looks=True)
+    asked = tuple(verdict for verdict in result.verdicts if _asked(request, verdict))
+    return replace(result, verdicts=asked, fresh=tuple(fresh), spent=_spent(entry.claims, asked))
+
+
+def judged(entry: Entry, root: Path, *, in_looks: bool = False, committed: bool = True) -> Result:
+    """Verdicts from the records there are, without running anything.
+
+    Args:
+        entry: the paper.
+        root: folder of the records.
+        in_looks: judge as the sequential mode does.
+        committed: rest on committed records where this machine has none.
+    """
+    evidence = gather(entry, root, committed=committed)
     failed_variants = frozenset(record.variant for record in evidence.errors)
     measured = evidence.measured()
     others: dict[str, Variant] = {}
@@ -652,10 +739,11 @@ def judged(entry: Entry, root: Path) -> Result:
             others[name], by_metric = found
             for metric, values in by_metric.items():
                 measured.setdefault(metric, {})[name] = values
-    verdicts = tuple(judge_all(entry.claims, measured, failed=failed_variants, others=others))
+    judge = judge_in_looks if in_looks else judge_all
+    verdicts = judge(entry.claims, measured, failed=failed_variants, others=others)
     return Result(
         entry=entry,
-        verdicts=verdicts,
+        verdicts=tuple(verdicts),
         evidence=evidence,
         baselines=best_baselines(entry.claims, evidence.records),
     )
@@ -676,22 +764,22 @@ def _elsewhere(
         return None
 
 
-def gather(entry: Entry, root: Path) -> Evidence:
+def gather(entry: Entry, root: Path, *, committed: bool = True) -> Evidence:
     """This machine's records of the current code; committed ones for variants not run here."""
     found = Store(root).read(entry.slug)
     current = _Current(entry)
     mine = [record for record in found.ok if current.is_current(record)]
     local = {(record.part, record.variant) for record in mine}
-    committed = [
+    others = [
         record
-        for record in read_measured(entry.folder / "measured.jsonl")
+        for record in (read_measured(entry.folder / "measured.jsonl") if committed else ())
         if (record.part, record.variant) not in local and record.status == "ok"
     ]
-    stale = {r.variant for r in committed if r.part != "baseline" and not current.same_code(r)}
-    where: dict[str, Where] = dict.fromkeys((r.variant for r in committed), "committed")
+    stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
+    where: dict[str, Where] = dict.fromkeys((r.variant for r in others), "committed")
     where |= dict.fromkeys((r.variant for r in mine), "local")
     return Evidence(
-        records=(*mine, *committed),
+        records=(*mine, *others),
         errors=tuple(record for record in found.errors if current.is_current(record)),
         unreadable=tuple(found.unreadable),
         where=where,

@@ -86,6 +86,8 @@ LOOKS = (3, 5, 8, 12, 20)
 LEVELS = (0.0001, 0.002, 0.009, 0.02, 0.035)
 """What each look may spend, so that the false "reproduced" at the margin stays under 5 % over all
 looks."""
+DECIDED: frozenset[Lane] = frozenset({"reproduced", "below", "above"})
+"""Lanes that end the looking."""
 LEAST = 3
 """Seeds below which there is a hint and no verdict."""
 LEAST_PAIRS = 5
@@ -134,6 +136,8 @@ class Verdict:
     """`value`: reproduced, and yet the 95 % interval excludes the published figure."""
     percentile: float | None = None
     """`speed`: share of our runs at or below the published figure."""
+    look: int | None = None
+    """Seeds of the look that it rests on, in the sequential mode."""
     note: str = ""
     """One sentence on why this lane."""
     says: str
@@ -255,6 +259,57 @@ def judge_all(
         for claim in claims.claims.values()
     ]
     return _with_holm(verdicts, level)
+
+
+def judge_in_looks(
+    claims: Claims,
+    measured: Mapping[str, Measured],
+    *,
+    failed: frozenset[str] = frozenset(),
+    others: Mapping[str, Variant] = MappingProxyType({}),
+) -> list[Verdict]:
+    """A verdict for every claim as the sequential mode reaches it.
+
+    Each look takes the first 3, 5, 8, 12, 20 seeds at its own level, and the first that decides
+    stands: further seeds change nothing, so that it does not matter who ran them or why. Holm's
+    correction, which is for one look, is left out.
+
+    Args:
+        claims: the paper.
+        measured: metric → variant → seed → value; seeds beyond a look are not looked at.
+        failed: variants all of whose runs failed.
+        others: variants of other papers that claims speak of, as `slug:variant`.
+    """
+    variants = {**claims.variants, **others}
+    found: dict[str, Verdict] = {}
+    for look, level in zip(LOOKS, LEVELS, strict=True):
+        cut = {m: _first(table, variants, look) for m, table in measured.items()}
+        for verdict in judge_all(claims, cut, failed=failed, others=others, level=level):
+            held = found.get(verdict.id)
+            whole = _has_seeds(cut.get(verdict.metric, {}), verdict.variants, variants, look)
+            if held is None or (held.lane not in DECIDED and whole):
+                found[verdict.id] = replace(verdict, look=look, p_holm=None, survives_holm=None)
+    return list(found.values())
+
+
+def _first(table: Measured, variants: Mapping[str, Variant], look: int) -> Measured:
+    """The runs of the first seeds; each fold of a cross-validation is one."""
+    return {
+        name: {run: value for run, value in runs.items() if run < look * variants[name].folds}
+        for name, runs in table.items()
+        if name in variants
+    }
+
+
+def _has_seeds(
+    table: Measured, names: Sequence[str], variants: Mapping[str, Variant], look: int
+) -> bool:
+    """Whether every variant that chance plays a role in has been run so often."""
+    return all(
+        variants[name].deterministic or len(table.get(name, {})) == look * variants[name].folds
+        for name in names
+        if name in variants
+    )
 
 
 def default_margin(claim: Claim, metric: Metric) -> tuple[float | None, str | None]:

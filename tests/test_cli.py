@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -304,7 +305,7 @@ def test_an_interrupt_of_any_command_ends_with_130(monkeypatch: pytest.MonkeyPat
 def test_the_plan_tells_cached_from_new_and_what_is_left_out(tiny_paper: Path) -> None:
     keep(tiny_paper, {"two-inputs": TWO[:3]})
     said = on(tiny_paper, "plan", "--no-probe", "--cost", "instant")
-    assert "left out: test-error: costs minutes" in said.out
+    assert "left out: test-error, two-beat-one: costs minutes" in said.out
     found = json.loads(on(tiny_paper, "plan", "--claim", "test-error", "--json").out)
     assert found["planned"][0]["cached"] == [0, 1, 2]
     assert found["planned"][0]["to_run"] == [3, 4]
@@ -536,3 +537,22 @@ def test_help_gives_examples_that_can_be_copied() -> None:
 )
 def test_a_setting_is_read_as_toml_or_else_as_text(text: str, value: object) -> None:
     assert overrides([f"key={text}"]) == {"key": value}
+
+
+def test_seeds_auto_says_what_it_spent_and_what_it_saved(tiny_paper: Path) -> None:
+    said = on(tiny_paper, "reproduce", "--seeds", "auto", "--engine", "inprocess")
+    assert said.status == 0
+    assert "3 seeds: parameters, test-error, two-beat-one" in said.err
+    assert "decided with" in said.out
+    spent = re.search(
+        r"spent (\d+) runs; 20 seeds for each variant are 40, so (\d+) were", said.out
+    )
+    assert spent is not None
+    assert int(spent[1]) + int(spent[2]) == 40
+    again = on(tiny_paper, "verdict", "--looks")
+    assert spent[0] in again.out
+
+
+def test_a_number_of_seeds_is_a_number_or_auto(tiny_paper: Path) -> None:
+    said = on(tiny_paper, "reproduce", "--seeds", "many")
+    assert (said.status, "'many' is neither a number above 0 nor auto" in said.err) == (2, True)

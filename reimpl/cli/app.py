@@ -72,9 +72,25 @@ ClaimIds = Annotated[
     list[str] | None,
     typer.Option("--claim", metavar="ID", help="Only this claim; give it again for more."),
 ]
+
+
+def _seeds(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"'{text}' is neither a number above 0 nor auto")
+    return int(text)
+
+
 Seeds = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Runs of each variant [default: its own].")
+    int | None,
+    typer.Option(
+        parser=_seeds,
+        metavar="N|auto",
+        help="Runs of each variant [default: its own]. auto: 3, 5, 8, 12, 20, until decided.",
+    ),
 ]
+Looks = Annotated[bool, typer.Option("--looks", help="Judge as --seeds auto does, look by look.")]
 MostCost = Annotated[
     Literal["instant", "minutes", "hours", "gpu"],
     typer.Option("--cost", help="Leave out claims that take more than this."),
@@ -163,15 +179,17 @@ def verdict(
     paper: PaperName,
     papers: Folders = None,
     runs: Runs = None,
+    looks: Looks = False,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge the records there are, without running anything."""
     from reimpl import report
-    from reimpl.reproduction import Request, judged
+    from reimpl.reproduction import Request, in_looks, judged
 
     entry = _find(paper, papers)
-    result = judged(entry, Request(paper=paper, runs=runs).root)
+    request = Request(paper=entry.slug, papers=tuple(papers or ()), runs=runs)
+    result = in_looks(request) if looks else judged(entry, request.root)
     print_page(lambda: report.result_page(result), lambda: report.to_json(result), as_json)
     _end(result.verdicts, strict=strict)
 
@@ -312,8 +330,11 @@ def reproduce(
         engine=engine,
         runs=runs,
     )
-    made = reproduction.plan(request, probe=False)
-    result = _run(request, made)
+    if request.seeds == "auto":
+        fresh = [record for step in reproduction.looks(request) for record in _look(step).fresh]
+        result = reproduction.in_looks(request, fresh=fresh)
+    else:
+        result = _run(request, reproduction.plan(request, probe=False))
     how = " ".join(
         [*(f"--set {s}" for s in settings or ()), *([f"--model {model}"] if model else [])]
     )
@@ -322,6 +343,14 @@ def reproduce(
     )
     _hints(request, result)
     _end(result.verdicts, strict=strict, failed=bool(result.errors))
+
+
+def _look(step: Request) -> Result:
+    """Run one step of the sequential mode."""
+    from reimpl import report, reproduction
+
+    say(f"{step.seeds} seeds: {report.some(step.claims)}", prefix="")
+    return _run(step, reproduction.plan(step, probe=False))
 
 
 def _run(request: Request, made: Plan) -> Result:

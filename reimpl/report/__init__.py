@@ -35,7 +35,7 @@ from reimpl.report.results import (
     to_json,
     verdict_table,
 )
-from reimpl.report.text import Page, Table, duration, figure, number, plain, render
+from reimpl.report.text import Page, Table, duration, figure, number, plain, render, some
 
 __all__ = [
     "UNFAVOURABLE",
@@ -70,6 +70,7 @@ __all__ = [
     "result_page",
     "show_json",
     "show_page",
+    "some",
     "to_json",
     "verdict_table",
     "why_page",

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reimpl.claims import Claims, Order, Variant, kind_of
-from reimpl.report.text import Page, Table, duration, figure, number, plain, title
+from reimpl.report.text import Page, Table, duration, figure, number, plain, some, title
 
 if TYPE_CHECKING:
     from reimpl.data import SplitFacts
     from reimpl.registry import Entry
     from reimpl.reproduction import Plan, Planned
-
-SHOWN = 3
-"""Names of a list that are written out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +198,7 @@ def plan_page(plan: Plan, workers: int) -> Page:
     """What would run, what is kept already, and how long it takes here."""
     rows = [
         (
-            _some(planned.variant.split(", ")),
+            some(planned.variant.split(", ")),
             planned.part,
             figure(len(planned.seeds)),
             figure(len(planned.cached)),
@@ -226,12 +223,7 @@ def left_out(plan: Plan) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, why in plan.left_out.items():
         reasons.setdefault(why, []).append(name)
-    return [f"left out: {_some(names)}: {why}" for why, names in reasons.items()]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names) if more <= 1 else f"{', '.join(names[:SHOWN])} and {more} more"
+    return [f"left out: {some(names)}: {why}" for why, names in reasons.items()]
 
 
 def _to_run(planned: Planned) -> int:

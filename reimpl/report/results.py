@@ -19,6 +19,7 @@ from reimpl.report.text import (
     number,
     plain,
     slug,
+    some,
     spread_decimals,
     title,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from reimpl.claims import Claim
     from reimpl.records import Record
     from reimpl.registry import Entry
-    from reimpl.reproduction import BestBaseline, Evidence, Result
+    from reimpl.reproduction import BestBaseline, Evidence, Result, Spent
     from reimpl.verdict import Verdict  # it imports numpy, which `reimpl list` does without
 
 Measured = Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]
@@ -226,8 +227,28 @@ def result_page(result: Result, *, request: str = "") -> Page:
         measured=result.evidence.measured(),
         baselines=result.baselines,
     )
-    lines = [*_evidence(result.evidence), *_failures(result), *_look_further(result)]
+    lines = [
+        *_evidence(result.evidence),
+        *_failures(result),
+        *_look_further(result),
+        *(spent_lines(result.spent) if result.spent else ()),
+    ]
     return [heading, "", table, *_with_blank(lines), "", counting(result.verdicts)]
+
+
+def spent_lines(spent: Spent) -> list[str]:
+    """What the sequential mode took, and where it decided."""
+    lines = [
+        f"decided with {seeds} seeds: {some(names)}"
+        for seeds, names in spent.looks.items()
+        if seeds
+    ]
+    if 0 in spent.looks:
+        lines.append(f"not decided: {some(spent.looks[0])}")
+    most = f"{spent.seeds} seeds for each variant are {spent.most:,}"
+    saved = f", so {spent.most - spent.runs:,} were saved" if spent.over else ""
+    so_far = "" if spent.over else " so far"
+    return [*lines, f"spent {number(spent.runs, 'run')}{so_far}; {most}{saved}"]
 
 
 def _with_blank(lines: list[str]) -> list[str]:

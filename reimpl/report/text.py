@@ -26,6 +26,8 @@ COLOURS: Mapping[str, str] = {
 }
 LEAST_LAST = 28
 """Characters that the last column needs to stand beside the others."""
+SHOWN = 3
+"""Names of a list that are written out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,3 +202,13 @@ def slug(claims: Claims) -> str:
     """The paper's folder; of a file that is not called `claims.toml`, its name."""
     path = claims.path.resolve()
     return path.parent.name if path.name == "claims.toml" else path.stem
+
+
+def some(names: Sequence[str]) -> str:
+    """A list of names, cut where it is long.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = len(names) - SHOWN
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:SHOWN])} and {more} more"

@@ -1,0 +1,107 @@
+"""The sequential mode: seeds are added until a claim is decided."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reimpl import registry
+from reimpl.claims import Claims
+from reimpl.errors import RequestError
+from reimpl.reproduction import Request, in_looks, looks, reproduce
+from reimpl.verdict import DECIDED, LOOKS, judge_in_looks
+
+
+@pytest.fixture
+def claims(tiny_paper: Path) -> Claims:
+    return registry.find("tiny", (tiny_paper,)).claims
+
+
+def asked(tiny_paper: Path, **more: Any) -> Request:
+    runs = tiny_paper.parent.parent / "runs"
+    return Request(
+        paper="tiny",
+        papers=(tiny_paper,),
+        runs=runs,
+        wandb="disabled",
+        engine="inprocess",
+        seeds="auto",
+        **more,
+    )
+
+
+def errors(values: list[float]) -> dict[str, dict[str, dict[int, float | bool | None]]]:
+    return {"test/error": {"two-inputs": dict(enumerate(values)), "one-input": {}}}
+
+
+def of(claims: Claims, values: list[float]) -> Any:
+    return next(v for v in judge_in_looks(claims, errors(values)) if v.id == "test-error")
+
+
+def test_a_clear_claim_is_decided_at_an_early_look_and_stays_decided(claims: Claims) -> None:
+    clear = [15.9, 15.91, 15.89]
+    early = of(claims, clear)
+    assert (early.lane, early.look) == ("reproduced", 3)
+    assert of(claims, [*clear, *[90.0] * 15]) == early
+
+
+def test_a_look_needs_all_of_its_seeds(claims: Claims) -> None:
+    values = [15.0, 16.8, 15.9, 15.2, 16.7, 15.5, 16.4]
+    verdict = of(claims, values)
+    assert (verdict.look, verdict.n) == (5, 5)
+    assert verdict.lane not in DECIDED
+
+
+def test_what_is_never_decided_rests_on_the_last_look(claims: Claims) -> None:
+    values = [15.9 + 1.5 + 0.5 * (-1) ** i for i in range(30)]  # on the margin
+    verdict = of(claims, values)
+    assert (verdict.lane, verdict.look, verdict.n) == ("inconclusive", LOOKS[-1], LOOKS[-1])
+
+
+def test_at_the_margin_few_papers_are_called_reproduced_and_true_ones_need_few_seeds(
+    claims: Claims,
+) -> None:
+    wide = replace(claims, claims={"test-error": claims.claims["test-error"]})
+    draw = np.random.default_rng(20261121)
+
+    def papers(mean: float, count: int) -> list[Any]:
+        drawn = draw.normal(mean, 0.75, (count, LOOKS[-1]))  # the margin is two sd
+        return [judge_in_looks(wide, errors(row))[0] for row in drawn.tolist()]
+
+    false = sum(v.lane == "reproduced" for v in papers(15.9 + 1.5, 1500)) / 1500
+    true = papers(15.9, 300)
+    assert false <= 0.05 + 3 * (0.05 * 0.95 / 1500) ** 0.5
+    spent = sum(v.look for v in true) / len(true)
+    assert all(v.lane == "reproduced" for v in true)
+    assert spent <= 0.5 * LOOKS[-1]
+
+
+def test_each_step_asks_only_for_what_is_not_decided(tiny_paper: Path) -> None:
+    steps = []
+    for step in looks(asked(tiny_paper)):
+        steps.append((step.seeds, step.claims))
+        reproduce(step)
+    assert steps[0] == (3, ("parameters", "test-error", "two-beat-one"))
+    assert [seeds for seeds, _ in steps] == list(LOOKS[: len(steps)])
+    assert all("parameters" not in names for _, names in steps[1:])
+    assert all(set(late) <= set(early) for (_, early), (_, late) in pairwise(steps))
+    result = in_looks(asked(tiny_paper))
+    assert {v.id: v.lane for v in result.verdicts} == dict.fromkeys(steps[0][1], "reproduced")
+    assert result.spent is not None
+    assert 0 < result.spent.runs < result.spent.most == 40
+
+
+def test_what_was_decided_is_not_run_again(tiny_paper: Path) -> None:
+    first = reproduce(asked(tiny_paper))
+    again = reproduce(asked(tiny_paper))
+    assert len(first.fresh) > 0
+    assert again.fresh == ()
+    assert again.spent == first.spent
+
+
+def test_altered_runs_are_not_judged_in_looks(tiny_paper: Path) -> None:
+    with pytest.raises(RequestError, match="altered runs are never judged"):
+        reproduce(asked(tiny_paper, overrides={"lr": 0.1}))
