@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from reimpl.claims import load_claims
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -42,7 +44,21 @@ def runtime() -> set[str]:
 
 
 def development() -> set[str]:
-    return names(PROJECT["optional-dependencies"]["dev"])
+    return names(PROJECT["optional-dependencies"]["dev"]) - {"reimpl"}  # with its own extras
+
+
+def extras() -> set[str]:
+    """What papers need beyond the harness, with what stands in brackets: `gymnasium[mujoco]`."""
+    optional = PROJECT["optional-dependencies"]
+    lines = [line for name, listed in optional.items() if name != "dev" for line in listed]
+    inside = {normal(part) for line in lines for part in re.findall(r"\[(.+?)\]", line)}
+    return names(lines) | inside
+
+
+def required(slug: str) -> set[str]:
+    return {
+        normal(name) for name in load_claims(ROOT / "papers" / slug / "claims.toml").paper.requires
+    }
 
 
 def pins() -> dict[str, str]:
@@ -56,7 +72,8 @@ def imported(*folders: str) -> set[str]:
     known = packages_distributions()
     modules = {module for folder in folders for module in modules_under(ROOT / folder)}
     foreign = modules - set(sys.stdlib_module_names) - {*OURS, "conftest"}
-    return {normal(known.get(module, [module])[0]) for module in foreign}
+    found = {module: known.get(module, [module]) for module in foreign}
+    return {normal(module if module in sold else sold[0]) for module, sold in found.items()}
 
 
 def modules_under(folder: Path) -> Iterator[str]:
@@ -137,8 +154,15 @@ def test_a_missing_python_gets_one_clear_line(clone: Path) -> None:
 
 
 def test_every_import_is_declared() -> None:
-    assert sorted(imported("reimpl", "papers", "baselines") - runtime()) == []
-    assert sorted(imported("tests") - runtime() - development()) == []
+    assert sorted(imported("reimpl", "papers", "baselines") - runtime() - extras()) == []
+    assert sorted(imported("tests") - runtime() - development() - extras()) == []
+
+
+def test_only_papers_that_say_so_import_an_extra() -> None:
+    assert sorted(imported("reimpl", "baselines") & extras()) == []
+    slugs = sorted(path.parent.name for path in (ROOT / "papers").glob("*/claims.toml"))
+    found = {slug: imported(f"papers/{slug}") & extras() for slug in slugs}
+    assert {slug: used for slug, used in found.items() if used != required(slug)} == {}
 
 
 def test_every_declared_dependency_is_imported() -> None:
@@ -146,7 +170,7 @@ def test_every_declared_dependency_is_imported() -> None:
 
 
 def test_every_declared_dependency_is_pinned() -> None:
-    assert sorted((runtime() | development()) - set(pins())) == []
+    assert sorted((runtime() | development() | extras()) - set(pins())) == []
 
 
 def test_pins_are_plain_versions_that_any_index_knows() -> None:
