@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reimpl import registry
-from reimpl.claims import Metric, Order, Printed, Value, load_claims
+from reimpl.claims import Exact, Metric, Order, Printed, Value, load_claims
 from reimpl.errors import ClaimsError, DataError, PaperError
 from reimpl.inference import mean_sd, t_quantile
 from reimpl.paper import Seeds
@@ -123,7 +123,7 @@ TOLD: dict[str, Any] = {
 }
 
 
-def see(claim: Value | Order, folds: int, **values: list[float]) -> Verdict:
+def see(claim: Exact | Value | Order, folds: int, **values: list[float]) -> Verdict:
     measured = {name: dict(enumerate(given)) for name, given in values.items()}
     return judge(claim, ACCURACY, measured, folds=dict.fromkeys(values, folds))
 
@@ -166,6 +166,11 @@ def test_a_cross_validation_that_is_not_complete_decides_nothing() -> None:
     verdict = see(figure(), 10, a=[80.0] * 9)
     assert verdict.lane == "inconclusive"
     assert "no cross-validation of 'a' is complete" in verdict.note
+
+
+def test_a_count_is_not_a_mean_over_folds() -> None:
+    claim = Exact(**TOLD, variant="a", published=Printed("7"))
+    assert see(claim, 10, a=[7.0]).lane == "reproduced"
 
 
 def test_an_order_over_folds_has_the_corrected_interval() -> None:
