@@ -377,6 +377,10 @@ class Claims:
         """
         return self._pick(self.claims, name, "claim")
 
+    def sources_of(self, variant: Variant) -> tuple[str, ...]:
+        """The names of the datasets that a variant reads."""
+        return tuple(self.sources) if variant.sources is None else variant.sources
+
     def _pick(self, table: Mapping[str, T], name: str, what: str) -> T:
         if name not in table:
             known = near(name, table)

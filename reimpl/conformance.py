@@ -435,7 +435,7 @@ def fitted_variants(entry: Entry) -> list[Variant]:
         for variant in claims.variants.values()
         if variant.id not in never
         and paper.fit_of(variant) is not None
-        and absent.isdisjoint(claims.sources if variant.sources is None else variant.sources)
+        and absent.isdisjoint(claims.sources_of(variant))
     ]
 
 

@@ -512,12 +512,10 @@ def open_data(claims: Claims, jobs: Iterable[Job]) -> None:
     """
     from reimpl import data
 
-    wanted: dict[str, None] = {}
-    for variant in {job.variant for job in jobs if job.part != "counts"}:
-        named = claims.variants[variant].sources
-        wanted |= dict.fromkeys(claims.sources if named is None else named)
+    variants = {job.variant for job in jobs if job.part != "counts"}
+    wanted = {name for v in variants for name in claims.sources_of(claims.variants[v])}
     sources = data.load(claims.sources)
-    for name in wanted:
+    for name in sorted(wanted):
         _ = sources[name]
 
 
@@ -645,7 +643,7 @@ def looks(request: Request) -> Iterator[Request]:
     """
     if request.altered:
         raise RequestError("--seeds auto judges as it goes, and altered runs are never judged")
-    planner = _Planner(replace(request, seeds=None))
+    planner = _Planner(request)
     chosen, _ = planner.chosen_claims()
     for look in LOOKS:
         here = judged(planner.entry, request.root, in_looks=True, committed=False)
