@@ -48,6 +48,10 @@ class Job:
     model: str | None = None
     """`FILE.py:Class`, somebody's own model."""
     device: str = "cpu"
+    threads: int = 1
+    """Processor threads that it computes with."""
+    memory_mb: float = 0.0
+    """What it is thought to need at most."""
     baseline: tuple[str, str] | None = None
     """Name of the baseline and of the metric that it is scored by."""
     force: bool = False
@@ -77,17 +81,33 @@ class Probe:
 
     seconds: float
     memory_mb: float
+    """What its process held at the end; a worker gives nothing back, so about the most, too."""
     flops: float | None = None
 
 
 def execute(job: Job, emit: "Emit") -> list[Record] | Probe:
-    """Do the job and keep its records.
+    """Do the job, with its number of threads, and keep its records.
 
     Raises:
         ReimplError: a mistake of the user's (no data, a paper that cannot be imported).
     """
-    if job.part == "probe":
-        return _probe_or_nothing(job)
+    with _threads(job.threads):
+        return _probe_or_nothing(job) if job.part == "probe" else _executed(job, emit)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _executed(job: Job, emit: "Emit") -> list[Record]:
     store = Store(job.root)
     with _alone(store, job):
         kept = {} if job.force else _kept(store, job)

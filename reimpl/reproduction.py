@@ -1,13 +1,13 @@
 """The one orchestrator: plan → engine → records → verdicts."""
 
-import json
+import math
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 from reimpl import registry
@@ -24,13 +24,14 @@ from reimpl.claims import (
     foreign_variants,
     own_variants_of,
 )
-from reimpl.errors import DataError, ReimplError, RequestError
-from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, Probe, failed
+from reimpl.engines import Event, Room, room
+from reimpl.errors import ReimplError, RequestError
+from reimpl.estimates import Estimator, Planned, Want, within
+from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, failed
 from reimpl.records import (
     Record,
     Store,
     changed,
-    environment,
     key,
     key_parts,
     read_measured,
@@ -63,6 +64,8 @@ class Request:
     seeds and stops each claim as soon as it is decided."""
     cost: Cost = "minutes"
     """Claims that take more than this are left out."""
+    budget_s: float | None = None
+    """Seconds that the whole may take: what fits is run, the cheapest undecided claims first."""
     workers: int | None = None
     device: str = "cpu"
     wandb: str = "auto"
@@ -86,30 +89,18 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
-    """What is to be done for one variant, count or baseline."""
-
-    variant: str
-    """As its records name it."""
-    part: JobPart
-    seeds: tuple[int, ...]
-    cached: tuple[Record, ...]
-    jobs: tuple[Job, ...]
-    seconds: float | None = None
-    """What the jobs take on one core here, as far as it is known."""
-    basis: str = ""
-    """What the estimate rests on."""
-    memory_mb: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that `reproduce` would do."""
 
+    request: Request
     entry: Entry
     planned: tuple[Planned, ...]
+    room: Room
+    """What its jobs may take at once."""
     left_out: Mapping[str, str]
     """Claim → why it is not settled here."""
+    beyond_s: float = 0.0
+    """Seconds of the work that the budget leaves out, as far as they are known."""
     missing: str | None = None
     """Why there are no data to try anything on, when there are none."""
 
@@ -118,12 +109,6 @@ class Plan:
         """In the order of work: what is quick to count first, then long before short."""
         order = sorted(self.planned, key=lambda p: (p.part != "counts", -(p.seconds or 0.0)))
         return [job for planned in order for job in planned.jobs]
-
-    def seconds(self, workers: int) -> float:
-        """A guess at the time of the whole, by the work shared out or the longest job."""
-        known = [(p.seconds or 0.0, len(p.jobs)) for p in self.planned if p.jobs]
-        longest = max((total / count for total, count in known), default=0.0)
-        return max(sum(total for total, _ in known) / workers, longest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +180,7 @@ class Result:
         return [record for record in self.fresh if record.status == "error"]
 
 
-Watch = Callable[[Any], None]
+Watch = Callable[[Event], None]
 """Is shown every `Event`."""
 
 
@@ -225,6 +210,7 @@ class _Planner:
         self.entry.check_packages()
         self.claims = self.entry.claims
         self.store = Store(request.root)
+        self.room = room(request.workers)
         _check_device(request.device)
         if request.model:
             from reimpl.jobs import own_model
@@ -236,11 +222,44 @@ class _Planner:
         planned = [
             p for p in (self.counts(chosen), *self.trainings(chosen), *self.baselines(chosen)) if p
         ]
-        if estimate:
+        if estimate or self.request.budget_s is not None:
             planned = self.estimated(planned)
+        fitting, beyond = self.within_budget(planned, chosen)
+        work = sum(p.seconds or 0.0 for p in planned) - sum(p.seconds or 0.0 for p in fitting)
         return Plan(
-            entry=self.entry, planned=tuple(planned), left_out=left_out, missing=self.missing
+            request=self.request,
+            entry=self.entry,
+            planned=tuple(fitting),
+            room=self.room,
+            left_out={**left_out, **dict.fromkeys(beyond, "beyond the budget")},
+            beyond_s=work,
+            missing=self.missing,
         )
+
+    def within_budget(
+        self, planned: Sequence[Planned], chosen: Sequence[Claim]
+    ) -> tuple[Sequence[Planned], list[str]]:
+        """What fits: counts, then undecided claims, then decided ones, then what no claim needs."""
+        if self.request.budget_s is None:
+            return planned, []
+        here = judged(self.entry, self.request.root, committed=False).verdicts
+        decided = {verdict.id for verdict in here if verdict.lane in DECIDED}
+        wants = [
+            Want(
+                name=claim.id,
+                variants=frozenset(own_variants_of(claim)),
+                rank=1 + (claim.id in decided),
+            )
+            for claim in chosen
+            if not isinstance(claim, Exact)
+        ]
+        claimed = {variant for want in wants for variant in want.variants}
+        wants += [
+            Want(name=p.variant, variants=frozenset({p.variant}), rank=3 * (p.part != "counts"))
+            for p in planned
+            if p.variant not in claimed
+        ]
+        return within(planned, wants, seconds=self.request.budget_s, room=self.room)
 
     def chosen_claims(self) -> tuple[list[Claim], dict[str, str]]:
         """The claims asked for that can be settled at this cost, and why the others are not."""
@@ -356,6 +375,7 @@ class _Planner:
             overrides=self.request.overrides,
             model=self.request.model,
             device=self.request.device,
+            memory_mb=self.claims.paper.memory_mb,
             force=self.request.force,
             baseline=baseline,
         )
@@ -376,99 +396,23 @@ class _Planner:
         seeds = tuple(range(1 if (metric.items or 0) >= SMALL_SPLIT else BASELINE_SEEDS))
         return self.planned(variant, seeds, "baseline", baseline=(name, metric.name))
 
-    # Estimates
-
     def estimated(self, planned: Sequence[Planned]) -> list[Planned]:
-        probes = {p.variant: job for p in planned if (job := self.probe_job(p))}
-        found = self.probe(probes)
-        return [self.with_estimate(p, found.get(p.variant)) for p in planned]
-
-    def probe_job(self, planned: Planned) -> Job | None:
-        if planned.part != "train" or not planned.jobs or self.known(planned) is not None:
-            return None
-        return replace(planned.jobs[0], part="probe")
-
-    def probe(self, jobs: Mapping[str, Job]) -> dict[str, Probe]:
-        """Short tries, remembered by machine and key."""
-        path = self.request.root / "probes.json"
-        kept = _read_probes(path)
-        label = {
-            v: f"{environment()['cpu']}/{j.device}/{len(j.seeds)}/{j.keys[0]}"
-            for v, j in jobs.items()
-        }
-        fresh = {v: job for v, job in jobs.items() if label[v] not in kept}
-        results = self.run_probes(list(fresh.values()))
-        for variant, job in fresh.items():
-            if job.variant in results:
-                kept[label[variant]] = results[job.variant]
-        if fresh:
-            _write_probes(path, kept)
-        return {v: kept[label[v]] for v in jobs if label[v] in kept}
-
-    def run_probes(self, jobs: Sequence[Job]) -> dict[str, Probe]:
-        if not jobs:
-            return {}
-        try:
-            open_data(self.claims, jobs)
-        except DataError as error:
-            self.missing = str(error)
-            return {}
-        from reimpl.engines import choose_workers
-
-        workers = choose_workers(
-            jobs, memory_mb=self.claims.paper.memory_mb, asked=self.request.workers
+        estimator = Estimator(
+            claims=self.claims,
+            root=self.request.root,
+            room=self.room,
+            local=self.store.read(self.entry.slug).ok,
+            committed=read_measured(self.entry.folder / "measured.jsonl"),
+            may_probe=self.may_probe,
+            run=self.try_out,
         )
-        found = {}
-        for event in _engine(self.request, jobs, workers):
-            if event.kind == "refused":
-                raise event.contents["error"]
-            if event.kind == "done":
-                found[event.job.variant] = event.contents["result"]
-        return found
+        done = estimator.estimated(planned)
+        self.missing = estimator.missing
+        return done
 
-    def known(self, planned: Planned) -> tuple[float, str] | None:
-        """Seconds of one seed by earlier runs: of this key, of this variant, of other machines."""
-        name = planned.variant
-        times = [r.wall_s for r in planned.cached]
-        if not times:
-            times = [r.wall_s for r in self.local if r.variant == name and r.part == planned.part]
-        if times:
-            return median(times), "earlier runs here"
-        times = [r.wall_s for r in self.committed if r.variant == name and r.part == planned.part]
-        trained = planned.part == "train" and self.claims.variants[name].recipe is not None
-        # a `fit` may work for minutes before it first says how far it is
-        if times and not (trained and self.may_probe):
-            return median(times), "the committed records, of another machine perhaps"
-        return None
-
-    @cached_property
-    def local(self) -> list[Record]:
-        return self.store.read(self.entry.slug).ok
-
-    @cached_property
-    def committed(self) -> list[Record]:
-        return read_measured(self.entry.folder / "measured.jsonl")
-
-    def with_estimate(self, planned: Planned, probe: Probe | None) -> Planned:
-        count = sum(len(job.seeds) for job in planned.jobs)
-        if count == 0:
-            return planned
-        if planned.part == "counts":
-            return replace(planned, seconds=0.1 * count, basis="counting")
-        known = self.known(planned)
-        if known is None and probe is not None and probe.seconds:
-            share = probe.seconds / (len(planned.jobs[0].seeds))
-            return replace(
-                planned,
-                seconds=share * count,
-                basis="a short probe here",
-                memory_mb=probe.memory_mb,
-            )
-        if known is None and planned.part == "baseline":
-            known = BASELINE_SECONDS, "the budget of a baseline, at most"
-        if known is None:
-            return replace(planned, basis="not known before the first run")
-        return replace(planned, seconds=known[0] * count, basis=known[1])
+    def try_out(self, jobs: Sequence[Job]) -> Iterable[Event]:
+        open_data(self.claims, jobs)
+        return _engine(self.request, jobs, self.room)
 
 
 def _check_device(name: str) -> None:
@@ -481,27 +425,6 @@ def _check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise RequestError(f"--device {name}: no such device here; see `reimpl doctor`") from None
-
-
-def _read_probes(path: Path) -> dict[str, Probe]:
-    try:
-        return {k: Probe(**v) for k, v in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _write_probes(path: Path, probes: Mapping[str, Probe]) -> None:
-    table = {
-        k: {"seconds": p.seconds, "memory_mb": p.memory_mb, "flops": p.flops}
-        for k, p in probes.items()
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.tmp")
-        part.write_text(json.dumps(table))
-        part.replace(path)
-    except OSError:
-        return  # an estimate that is not kept is made again
 
 
 def open_data(claims: Claims, jobs: Iterable[Job]) -> None:
@@ -580,11 +503,34 @@ def _baselines_folder() -> Path:
 # Running
 
 
+def plans(request: Request, *, estimate: bool = True, probe: bool = True) -> Iterator[Plan]:
+    """The plan; with `auto` seeds one for each look, made from the records there are by then.
+
+    Args:
+        request: what is wanted.
+        estimate: as for `plan`.
+        probe: as for `plan`.
+    """
+    if request.seeds != "auto":
+        yield plan(request, estimate=estimate, probe=probe)
+        return
+    until = _deadline(request)
+    for look in looks(request):
+        left = None if request.budget_s is None else until - time.monotonic()
+        if left is not None and left <= 0:
+            return
+        yield plan(replace(look, budget_s=left), estimate=estimate, probe=probe)
+
+
+def _deadline(request: Request) -> float:
+    return math.inf if request.budget_s is None else time.monotonic() + request.budget_s
+
+
 def reproduce(
     request: Request,
     *,
     watch: Watch = lambda _event: None,
-    planned: Plan | None = None,
+    planned: Iterable[Plan] | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Result:
     """Run what is not yet recorded, then judge.
@@ -592,45 +538,55 @@ def reproduce(
     Args:
         request: what is wanted.
         watch: is shown every event, for progress.
-        planned: the plan, when it was made before.
-        say: is told what goes wrong with tracking.
+        planned: the plans, when the caller wants to see each before it is run.
+        say: is told what goes wrong with tracking, and when the budget is spent.
 
     Raises:
         ReimplError: the user's mistake; runs that fail are records, not exceptions.
     """
-    from reimpl.engines import choose_workers
     from reimpl.tracking import Tracker, check_mode
 
-    if request.seeds == "auto":
-        steps = [reproduce(step, watch=watch, say=say) for step in looks(request)]
-        return in_looks(request, fresh=[record for step in steps for record in step.fresh])
-    mode = check_mode(request.wandb)
-    plan_ = planned or plan(request, estimate=False)
-    jobs = plan_.jobs
-    open_data(plan_.entry.claims, jobs)
-    workers = choose_workers(
-        jobs, memory_mb=plan_.entry.claims.paper.memory_mb, asked=request.workers
-    )
+    mode, until = check_mode(request.wandb), _deadline(request)
+    kept: list[Record] = []
+    fresh: list[Record] = []
     with Tracker(request.root, mode, say=say) as tracker:
-        mirror = _Mirror(tracker, plan_.entry, request)
-        fresh: list[Record] = []
-        for event in _engine(request, jobs, workers) if jobs else ():
-            if event.kind == "refused":
-                raise event.contents["error"]
-            if event.kind == "lost":
-                records = failed(event.job, event.contents["why"])
-                Store(request.root).write_many(records)
-                fresh += records
-                event = replace(event, contents={"result": records})
-            elif event.kind == "done":
-                fresh += event.contents["result"]
-            mirror.see(event)
-            watch(event)
-        kept = [record for p in plan_.planned for record in p.cached]
-        result = _judged(plan_.entry, request, altered=[*kept, *fresh], fresh=fresh)
-        if jobs:
+        mirror: _Mirror | None = None
+        for made in planned or plans(request, estimate=False):
+            kept += [record for p in made.planned for record in p.cached]
+            if jobs := made.jobs:
+                mirror = _Mirror(tracker, made.entry, request)
+                open_data(made.entry.claims, jobs)
+                with closing(_engine(request, jobs, made.room, until=until)) as events:
+                    done = list(_recorded(events, request, watchers=(mirror.see, watch)))
+                fresh += [record for records in done for record in records]
+                if len(done) < len(jobs):
+                    left = sum(len(job.seeds) for job in jobs) - sum(map(len, done))
+                    say(f"the budget is spent; the same command goes on with the {left} runs left")
+                    break
+        if request.altered:
+            result = _altered(request, [*kept, *fresh], fresh)
+        else:
+            result = result_of(request, fresh=fresh)
+        if mirror is not None:
             mirror.verdict(result)
     return result
+
+
+def _recorded(
+    events: Iterable[Event], request: Request, *, watchers: Sequence[Watch]
+) -> Iterator[list[Record]]:
+    """The records of each job as it ends."""
+    for event in events:
+        if event.kind == "refused":
+            raise event.contents["error"]
+        if event.kind == "lost":
+            records = failed(event.job, event.contents["why"])
+            Store(request.root).write_many(records)
+            event = replace(event, contents={"result": records})
+        for see in watchers:
+            see(event)
+        if event.kind in ("done", "lost"):
+            yield event.contents["result"]
 
 
 def looks(request: Request) -> Iterator[Request]:
@@ -653,8 +609,14 @@ def looks(request: Request) -> Iterator[Request]:
             left = [claim for claim in left if not isinstance(claim, Exact)]  # counted once
         if left:
             names = tuple(claim.id for claim in left)
-            baselines = request.baselines and look == LOOKS[0]
-            yield replace(request, seeds=look, claims=names, variants=(), baselines=baselines)
+            needed = {name for claim in left for name in own_variants_of(claim)}
+            yield replace(
+                request,
+                seeds=look,
+                claims=names,
+                variants=tuple(name for name in request.variants if name in needed),
+                baselines=request.baselines and look == LOOKS[0],
+            )
 
 
 def _spent(claims: Claims, verdicts: Iterable[Verdict]) -> Spent:
@@ -679,25 +641,23 @@ def _spent(claims: Claims, verdicts: Iterable[Verdict]) -> Spent:
     )
 
 
-def _engine(request: Request, jobs: Sequence[Job], workers: int) -> Iterable[Any]:
+def _engine(
+    request: Request, jobs: Sequence[Job], room: Room, *, until: float = math.inf
+) -> Generator[Event]:
     if request.engine == "inprocess":
         from reimpl.engines import inprocess
 
-        return inprocess.run(jobs)
+        return inprocess.run(jobs, until=until)
     from reimpl.engines import processes
 
-    return processes.run(jobs, workers=workers)
+    return processes.run(jobs, room, until=until)
 
 
-def _judged(
-    entry: Entry, request: Request, *, altered: Sequence[Record], fresh: Sequence[Record]
-) -> Result:
-    if request.altered:
-        ok = tuple(record for record in altered if record.status == "ok")
-        return Result(entry=entry, verdicts=(), evidence=Evidence(records=ok), fresh=tuple(fresh))
-    result = judged(entry, request.root)
-    asked = tuple(verdict for verdict in result.verdicts if _asked(request, verdict))
-    return replace(result, verdicts=asked, fresh=tuple(fresh))
+def _altered(request: Request, made: Sequence[Record], fresh: Sequence[Record]) -> Result:
+    """Runs that are not the paper's, without verdicts."""
+    entry = registry.find(request.paper, request.papers)
+    ok = tuple(record for record in made if record.status == "ok")
+    return Result(entry=entry, verdicts=(), evidence=Evidence(records=ok), fresh=tuple(fresh))
 
 
 def _asked(request: Request, verdict: Verdict) -> bool:
@@ -710,12 +670,20 @@ def _asked(request: Request, verdict: Verdict) -> bool:
 # Judging records
 
 
-def in_looks(request: Request, *, fresh: Sequence[Record] = ()) -> Result:
-    """Verdicts of the sequential mode, and what it took."""
+def result_of(request: Request, *, fresh: Sequence[Record] = (), committed: bool = True) -> Result:
+    """Verdicts on what the request asks for, from the records there are.
+
+    Args:
+        request: with `auto` seeds they are those of the sequential mode, with what it took.
+        fresh: records made now.
+        committed: as for `judged`.
+    """
     entry = registry.find(request.paper, request.papers)
-    result = judged(entry, request.root, in_looks=True)
+    auto = request.seeds == "auto"
+    result = judged(entry, request.root, in_looks=auto, committed=committed)
     asked = tuple(verdict for verdict in result.verdicts if _asked(request, verdict))
-    return replace(result, verdicts=asked, fresh=tuple(fresh), spent=_spent(entry.claims, asked))
+    spent = _spent(entry.claims, asked) if auto else None
+    return replace(result, verdicts=asked, fresh=tuple(fresh), spent=spent)
 
 
 def judged(entry: Entry, root: Path, *, in_looks: bool = False, committed: bool = True) -> Result:
@@ -849,7 +817,8 @@ def why_rerun(request: Request) -> dict[str, list[str]]:
     """Run (variant and seed) → in words, why `reproduce` would make it again."""
     planner = _Planner(request)
     before: dict[tuple[str, str, int], Record] = {}
-    for record in sorted(planner.local, key=lambda record: record.started):
+    here = planner.store.read(planner.entry.slug).ok
+    for record in sorted(here, key=lambda record: record.started):
         before[record.part, record.variant, record.seed] = record
     reasons: dict[str, list[str]] = {}
     for planned in planner.plan(estimate=False).planned:
@@ -894,8 +863,8 @@ class _Mirror:
     def __init__(self, tracker: Any, entry: Entry, request: Request) -> None:
         self.tracker, self.entry, self.request = tracker, entry, request
 
-    def see(self, event: Any) -> None:
-        job: Job = event.job
+    def see(self, event: Event) -> None:
+        job = event.job
         if job.part in ("counts", "probe"):
             return
         handle = f"{job.recorded_as}/{job.seeds[0]}/{job.part}"

@@ -17,6 +17,7 @@ from reimpl import cli, reproduction
 from reimpl.cli.app import app, overrides
 from reimpl.cli.progress import Progress
 from reimpl.engines import Event
+from reimpl.jobs import Job
 from reimpl.records import Record, Store, read_measured
 from reimpl.registry import find
 
@@ -405,17 +406,21 @@ def test_check_passes_a_paper_that_does_what_it_owes(tiny_paper: Path) -> None:
 # Progress
 
 
-def progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Progress:
+def progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Progress, list[Job]]:
     monkeypatch.setattr("reimpl.cli.progress.SAY_EVERY", -1.0)
-    request = reproduction.Request(paper="tiny", papers=(folder,), claims=("test-error",))
-    return Progress(reproduction.plan(request, estimate=False))
+    runs = folder / "runs"
+    request = reproduction.Request(
+        paper="tiny", papers=(folder,), claims=("test-error",), runs=runs
+    )
+    shown = Progress(request)
+    return shown, shown.begin(reproduction.plan(request, estimate=False)).jobs
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = progress(tiny_paper, monkeypatch)
-    first, second, *_ = shown.plan.jobs
+    shown, (first, second, *_) = progress(tiny_paper, monkeypatch)
+    capsys.readouterr()
     with shown:
         shown.see(Event(kind="started", job=first))
         shown.see(Event(kind="done", job=first, contents={"result": []}))
@@ -429,9 +434,9 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
 def test_on_a_terminal_each_running_job_has_its_line(
     tiny_paper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = progress(tiny_paper, monkeypatch)
+    shown, jobs = progress(tiny_paper, monkeypatch)
     contents = {"done": 1, "total": 2, "shown": {"test/error": 15.25}}
-    shown.see(Event(kind="progress", job=shown.plan.jobs[0], contents=contents))
+    shown.see(Event(kind="progress", job=jobs[0], contents=contents))
     console = Console(file=StringIO(), width=80, record=True)
     console.print(shown.drawn())
     text = console.export_text()

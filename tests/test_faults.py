@@ -4,13 +4,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from reimpl.reproduction import Request, Result, reproduce
+from reimpl.reproduction import Request, Result, plan, reproduce
 
 RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
 
@@ -86,9 +87,10 @@ def begin(paper: Path, runs: Path, *more: str) -> "subprocess.Popen[str]":
     )
 
 
-def first_thing(paper: Path, *lines: str) -> None:
-    """Make the paper's `data` begin with these lines."""
-    code, head = paper / "__init__.py", "def data(variant, sources, seeds):"
+def first_thing(paper: Path, *lines: str, head: str = "def data(variant, sources, seeds):") -> None:
+    """Make the paper's `data`, or another function of it, begin with these lines."""
+    code = paper / "__init__.py"
+    assert f"{head}\n" in code.read_text()
     body = "".join(f"    {line}\n" for line in lines)
     code.write_text(code.read_text().replace(f"{head}\n", f"{head}\n{body}"))
 
@@ -151,10 +153,13 @@ def test_ctrl_c_leaves_checkpoints_exits_130_and_the_same_command_goes_on(
     slow_paper: Path, tmp_path: Path
 ) -> None:
     undisturbed = expected(slow_paper, tmp_path / "a")
-    runs = tmp_path / "b"
+    runs, trains = tmp_path / "b", tmp_path / "trains"
+    said_so = f"pathlib.Path({str(trains)!r}).touch()"
+    first_thing(slow_paper, "import pathlib", said_so, head="def loss(model, batch):")
     parent = begin(slow_paper, runs)
     wait_until(lambda: locks_held(runs) >= 2)
-    time.sleep(0.5)
+    trains.unlink(missing_ok=True)  # a probe may have trained before
+    wait_until(trains.exists)
     os.killpg(parent.pid, signal.SIGINT)
     _, said = parent.communicate(timeout=30)
     assert parent.returncode == 130
@@ -162,6 +167,20 @@ def test_ctrl_c_leaves_checkpoints_exits_130_and_the_same_command_goes_on(
     assert checkpoints(runs) != []
     assert measured(reproduce(request(slow_paper, runs))) == undisturbed
     assert checkpoints(runs) == []
+
+
+def test_work_breaks_off_when_the_budget_is_spent_and_goes_on_from_there(
+    slow_paper: Path, tmp_path: Path
+) -> None:
+    undisturbed = expected(slow_paper, tmp_path / "a")
+    said: list[str] = []
+    asked = request(slow_paper, tmp_path / "b", workers=1)
+    made = plan(asked, estimate=False)
+    cut = reproduce(replace(asked, budget_s=4.0), planned=[made], say=said.append)
+    left = len(made.jobs) - len(cut.fresh)
+    assert left > 0
+    assert said == [f"the budget is spent; the same command goes on with the {left} runs left"]
+    assert measured(reproduce(asked)) == undisturbed
 
 
 def test_two_at_once_do_no_run_twice(

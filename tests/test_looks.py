@@ -11,7 +11,7 @@ import pytest
 from reimpl import registry
 from reimpl.claims import Claims
 from reimpl.errors import RequestError
-from reimpl.reproduction import Request, in_looks, looks, reproduce
+from reimpl.reproduction import Request, looks, reproduce, result_of
 from reimpl.verdict import DECIDED, LOOKS, judge_in_looks
 
 
@@ -88,7 +88,7 @@ def test_each_step_asks_only_for_what_is_not_decided(tiny_paper: Path) -> None:
     assert [seeds for seeds, _ in steps] == list(LOOKS[: len(steps)])
     assert all("parameters" not in names for _, names in steps[1:])
     assert all(set(late) <= set(early) for (_, early), (_, late) in pairwise(steps))
-    result = in_looks(asked(tiny_paper))
+    result = result_of(asked(tiny_paper))
     assert {v.id: v.lane for v in result.verdicts} == dict.fromkeys(steps[0][1], "reproduced")
     assert result.spent is not None
     assert 0 < result.spent.runs < result.spent.most == 40

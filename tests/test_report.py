@@ -7,12 +7,14 @@ import pytest
 
 from reimpl import report
 from reimpl.claims import Claims, load_claims
+from reimpl.engines import Room
 from reimpl.errors import PaperError
+from reimpl.estimates import Planned
 from reimpl.jobs import Job
 from reimpl.records import Record
 from reimpl.registry import Entry, entries, find
 from reimpl.report.text import decimals, spread_decimals
-from reimpl.reproduction import BestBaseline, Evidence, Plan, Planned, Result
+from reimpl.reproduction import BestBaseline, Evidence, Plan, Request, Result
 from reimpl.verdict import Verdict, judge_all
 
 CLAIMS = """
@@ -503,6 +505,18 @@ def job(claims: Claims, *seeds: int) -> Job:
         keys=tuple("k" for _ in seeds),
         key_parts=tuple({} for _ in seeds),
         root=Path("runs"),
+        memory_mb=700.0,
+    )
+
+
+def planned_as(claims: Claims, *planned: Planned, **more: Any) -> Plan:
+    return Plan(
+        request=Request(paper="p"),
+        entry=entry(claims),
+        planned=planned,
+        room=Room(threads=2),
+        left_out={},
+        **more,
     )
 
 
@@ -515,22 +529,35 @@ def test_a_plan_says_what_runs_and_how_long(claims: Claims) -> None:
         jobs=(job(claims, 1), job(claims, 2)),
         seconds=80.0,
         basis="earlier runs here",
+        flops=2e12,
     )
-    plan = Plan(entry=entry(claims), planned=(planned,), left_out={"later": "costs hours"})
-    text = report.render(report.plan_page(plan, 2))
+    plan = replace(planned_as(claims, planned), left_out={"later": "costs hours"})
+    text = report.render(report.plan_page(plan))
     assert "0:01:20" in text
+    assert "0.7 GB  2.0e+12" in text
     assert "left out: later: costs hours" in text
-    assert text.endswith("1 variant, 2 runs to make, 1 cached; about 40 s on 2 workers\n")
-    assert report.plan_json(plan, 2)["planned"][0]["to_run"] == [1, 2]
+    what, took = text.splitlines()[-1].split("; ")
+    assert what == "1 variant, 2 runs to make, 1 cached"
+    assert took == "about 40 s on 2 workers, 1.4 GB of memory, 2.0e+12 FLOPs"
+    said = report.plan_json(plan)
+    assert said["planned"][0]["to_run"] == [1, 2]
+    assert (said["workers"], said["seconds"], said["memory_mb"]) == (2, 40.0, 1400.0)
+
+
+def test_a_plan_says_what_the_budget_leaves(claims: Claims) -> None:
+    plan = planned_as(claims, beyond_s=9000.0)
+    assert report.plan_line(plan).endswith(
+        "nothing to run; about 2.5 hours of work beyond the budget"
+    )
 
 
 def test_a_plan_admits_that_it_does_not_know_the_time(claims: Claims) -> None:
     planned = Planned(variant="wide", part="train", seeds=(0,), cached=(), jobs=(job(claims, 0),))
     known = replace(planned, seconds=10.0)
-    nothing = Plan(entry=entry(claims), planned=(planned,), left_out={})
-    some = Plan(entry=entry(claims), planned=(planned, known), left_out={})
-    assert report.plan_line(nothing, 1).endswith("not known before the first run")
-    assert report.plan_line(some, 1).endswith("about 10 s on 1 worker, and 1 of unknown time")
+    nothing = report.plan_line(planned_as(claims, planned))
+    some = report.plan_line(planned_as(claims, planned, known))
+    assert "the time on 1 worker is not known before the first run" in nothing
+    assert "about 10 s on 2 workers, and 1 of unknown time" in some
 
 
 def test_reasons_of_many_seeds_stand_in_one_line() -> None:

@@ -5,6 +5,7 @@ Whatever a command needs is imported inside it, so that `--help` answers at once
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from reimpl.errors import ReimplError, RequestError
 if TYPE_CHECKING:
     from reimpl.registry import Entry
     from reimpl.report import Check
-    from reimpl.reproduction import Plan, Request, Result
+    from reimpl.reproduction import Request, Result
     from reimpl.verdict import Verdict
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
@@ -88,6 +89,25 @@ Seeds = Annotated[
         parser=_seeds,
         metavar="N|auto",
         help="Runs of each variant [default: its own]. auto: 3, 5, 8, 12, 20, until decided.",
+    ),
+]
+
+
+def _duration(text: str) -> float:
+    """Seconds in `90s`, `30m`, `1h30m` or `2h`."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if not (total := 3600 * hours + 60 * minutes + seconds):
+        raise typer.BadParameter(f"'{text}' is no time; write it as 90s, 30m or 1h30m")
+    return float(total)
+
+
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        parser=_duration,
+        metavar="TIME",
+        help="30m, 1h30m, …: only what fits, the cheapest undecided claims first.",
     ),
 ]
 Looks = Annotated[bool, typer.Option("--looks", help="Judge as --seeds auto does, look by look.")]
@@ -185,11 +205,10 @@ def verdict(
 ) -> None:
     """Judge the records there are, without running anything."""
     from reimpl import report
-    from reimpl.reproduction import Request, in_looks, judged
+    from reimpl.reproduction import Request, result_of
 
-    entry = _find(paper, papers)
-    request = Request(paper=entry.slug, papers=tuple(papers or ()), runs=runs)
-    result = in_looks(request) if looks else judged(entry, request.root)
+    seeds = "auto" if looks else None
+    result = result_of(Request(paper=paper, papers=tuple(papers or ()), runs=runs, seeds=seeds))
     print_page(lambda: report.result_page(result), lambda: report.to_json(result), as_json)
     _end(result.verdicts, strict=strict)
 
@@ -235,6 +254,7 @@ def plan(
     claim: ClaimIds = None,
     seeds: Seeds = None,
     cost: MostCost = "minutes",
+    budget: Budget = None,
     workers: Workers = None,
     device: Device = "cpu",
     settings: Settings = None,
@@ -258,6 +278,7 @@ def plan(
         claim=claim,
         seeds=seeds,
         cost=cost,
+        budget_s=budget,
         workers=workers,
         device=device,
         settings=settings,
@@ -269,10 +290,7 @@ def plan(
     made = reproduction.plan(request, probe=probe)
     if made.missing:
         say(made.missing)
-    count = _workers(made, request)
-    print_page(
-        lambda: report.plan_page(made, count), lambda: report.plan_json(made, count), as_json
-    )
+    print_page(lambda: report.plan_page(made), lambda: report.plan_json(made), as_json)
 
 
 @app.command()
@@ -282,6 +300,7 @@ def reproduce(
     claim: ClaimIds = None,
     seeds: Seeds = None,
     cost: MostCost = "minutes",
+    budget: Budget = None,
     workers: Workers = None,
     device: Device = "cpu",
     wandb: Annotated[
@@ -310,7 +329,7 @@ def reproduce(
     reimpl reproduce lenet5 --model mine.py:Net
     reimpl reproduce mine --papers ~/papers
     """  # noqa: D301  (the character itself keeps the lines apart)
-    from reimpl import report, reproduction
+    from reimpl import report
     from reimpl.tracking import check_mode
 
     request = _request(
@@ -320,6 +339,7 @@ def reproduce(
         claim=claim,
         seeds=seeds,
         cost=cost,
+        budget_s=budget,
         workers=workers,
         device=device,
         wandb=check_mode(wandb),
@@ -330,11 +350,7 @@ def reproduce(
         engine=engine,
         runs=runs,
     )
-    if request.seeds == "auto":
-        fresh = [record for step in reproduction.looks(request) for record in _look(step).fresh]
-        result = reproduction.in_looks(request, fresh=fresh)
-    else:
-        result = _run(request, reproduction.plan(request, probe=False))
+    result = _run(request)
     how = " ".join(
         [*(f"--set {s}" for s in settings or ()), *([f"--model {model}"] if model else [])]
     )
@@ -345,29 +361,20 @@ def reproduce(
     _end(result.verdicts, strict=strict, failed=bool(result.errors))
 
 
-def _look(step: Request) -> Result:
-    """Run one step of the sequential mode."""
-    from reimpl import report, reproduction
-
-    say(f"{step.seeds} seeds: {report.some(step.claims)}", prefix="")
-    return _run(step, reproduction.plan(step, probe=False))
-
-
-def _run(request: Request, made: Plan) -> Result:
-    """Run a plan with progress on stderr."""
+def _run(request: Request) -> Result:
+    """Run plan after plan with progress on stderr."""
     from reimpl import report, reproduction
     from reimpl.cli.progress import Progress
 
-    workers = _workers(made, request)
-    say(report.plan_line(made, workers), prefix="")
-    for line in report.left_out(made):
-        say(line, prefix="")
-    progress = Progress(made)
+    progress = Progress(request)
     signal.signal(signal.SIGTERM, _interrupt)  # how a cluster says that time is up
     try:
         with progress:
             return reproduction.reproduce(
-                request, planned=made, watch=progress.see, say=progress.say
+                request,
+                planned=map(progress.begin, reproduction.plans(request, probe=False)),
+                watch=progress.see,
+                say=progress.say,
             )
     except KeyboardInterrupt:
         kept = report.number(progress.kept, "finished run")
@@ -540,15 +547,6 @@ def _request(
         overrides=overrides(settings or ()),
         **more,
     )
-
-
-def _workers(made: Plan, request: Request) -> int:
-    from reimpl.engines import choose_workers
-
-    if request.engine == "inprocess":
-        return 1
-    memory = made.entry.claims.paper.memory_mb
-    return choose_workers(made.jobs, memory_mb=memory, asked=request.workers)
 
 
 def overrides(settings: Sequence[str]) -> dict[str, bool | int | float | str]:

@@ -8,45 +8,65 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reimpl.cli import say
-from reimpl.report import duration, last_line
+from reimpl.report import duration, last_line, left_out, plan_line, some
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
     from reimpl.engines import Event
-    from reimpl.reproduction import Plan
+    from reimpl.reproduction import Plan, Request
 
 SAY_EVERY = 15.0
 """Seconds between two lines of progress where there is no terminal."""
+JUDGE_EVERY = 10.0
+"""Seconds between two verdicts on what there is so far."""
+JUDGING_SHARE = 0.02
+"""Of the time may go into them."""
 
 
 class Progress:
     """Shows on stderr how far the runs are: live on a terminal, else a line now and then."""
 
-    def __init__(self, made: Plan) -> None:
-        self.plan = made
-        self.weights = _weights(made)
-        self.total = len(made.jobs)
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.weights: dict[str, float] = {}
+        self.total = 0
         self.running: dict[str, Event] = {}
         self.finished = 0
         self.kept = 0
         """Records made."""
         self.worked = 0.0
-        self.began = self.said = time.monotonic()
+        self.began = self.said = self.judge_next = time.monotonic()
+        self.so_far = ""
         self.live: Live | None = None
 
-    def __enter__(self) -> Progress:
-        if self.total and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
+    def begin(self, made: Plan) -> Plan:
+        """Say what a plan takes; its runs are about to start."""
+        if self.request.seeds == "auto":
+            self.say(f"{made.request.seeds} seeds: {some(made.request.claims)}")
+        self.say(plan_line(made))
+        for line in left_out(made):
+            self.say(line)
+        self.weights = _weights(made)
+        self.total, self.finished, self.worked = len(made.jobs), 0, 0.0
+        self.began = time.monotonic()
+        if self.total and self.live is None and sys.stderr.isatty():
+            self._show()
+        return made
 
-            console = Console(stderr=True)
-            self.live = Live(
-                get_renderable=self.drawn, console=console, refresh_per_second=4, transient=True
-            )
-            self.live.start()
+    def __enter__(self) -> Progress:
         return self
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True)
+        self.live = Live(
+            get_renderable=self.drawn, console=console, refresh_per_second=4, transient=True
+        )
+        self.live.start()
 
     def __exit__(self, *_: object) -> None:
         if self.live is not None:
@@ -63,6 +83,8 @@ class Progress:
             self.finished += 1
             self.worked += self.weights[key]
             self._take(event.contents["result"])
+            if self.live is not None and not self.request.altered:
+                self._judge()
         if self.live is None and time.monotonic() - self.said > SAY_EVERY:
             self.said = time.monotonic()
             self.say(self._line())
@@ -79,6 +101,17 @@ class Progress:
         for record in records:
             if record.status == "error":
                 self.say(f"failed: {record.variant}, seed {record.seed}: {last_line(record)}")
+
+    def _judge(self) -> None:
+        """The verdicts so far, as often as they are worth their time."""
+        from reimpl.report import counting
+        from reimpl.reproduction import result_of
+
+        began = time.monotonic()
+        if began >= self.judge_next:
+            self.so_far = counting(result_of(self.request, committed=False).verdicts)
+            now = time.monotonic()
+            self.judge_next = now + max(JUDGE_EVERY, (now - began) / JUDGING_SHARE)
 
     def _share(self) -> float:
         under_way = sum(
@@ -107,7 +140,8 @@ class Progress:
             figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             bar = ProgressBar(total=1.0, completed=_done(event.contents), width=20)
             grid.add_row(Text(f"  {event.job.name}"), bar, Text(figures))
-        return Group(Text(self._line()), grid)
+        verdicts = [Text(f"so far: {self.so_far}")] if self.so_far else []
+        return Group(Text(self._line()), grid, *verdicts)
 
 
 def _weights(made: Plan) -> dict[str, float]:

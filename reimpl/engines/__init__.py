@@ -1,5 +1,6 @@
 """Engines take jobs and yield what happens: `processes` packs, `inprocess` is for debugging."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from typing import Any, Literal
 
 from reimpl.jobs import Job
 
+SHARE_OF_MEMORY = 0.8
+"""Of the memory that is free when the work begins."""
 Execute = Callable[[Job, Callable[[str, Mapping[str, Any]], None]], Any]
 
 
@@ -25,10 +28,34 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def choose_workers(jobs: Sequence[Job], *, memory_mb: int, asked: int | None = None) -> int:
-    """How many processes of one thread each: one per core, as far as free memory goes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What the jobs that run at once may take together."""
+
+    threads: int
+    memory_mb: float = math.inf
+
+    def holds(self, job: Job, busy: Sequence[Job]) -> bool:
+        """Whether the job fits beside those at work; one alone always does."""
+        threads = job.threads + sum(other.threads for other in busy)
+        memory = job.memory_mb + sum(other.memory_mb for other in busy)
+        return not busy or (threads <= self.threads and memory <= self.memory_mb)
+
+
+def room(asked: int | None = None) -> Room:
+    """A thread for every core, or as many as asked for, and most of the free memory."""
     import psutil
 
     free = psutil.virtual_memory().available / 2**20
-    fit = max(1, int(0.8 * free // max(memory_mb, 1)))
-    return max(1, min(asked or cores(), fit, len(jobs)))
+    return Room(threads=asked or cores(), memory_mb=SHARE_OF_MEMORY * free)
+
+
+def at_once(jobs: Sequence[Job], room: Room) -> list[Job]:
+    """The jobs that start together."""
+    begun: list[Job] = []
+    for job in jobs:
+        if len(begun) == room.threads:
+            break
+        if room.holds(job, begun):
+            begun.append(job)
+    return begun

@@ -1,6 +1,8 @@
 """Jobs one after another in this process: for debuggers, and where processes are not wanted."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from reimpl.engines import Event
@@ -8,9 +10,14 @@ from reimpl.errors import ReimplError
 from reimpl.jobs import Job, execute
 
 
-def run(jobs: Sequence[Job]) -> Iterator[Event]:
-    """Yield what happens; a job's own points come together, when it is done."""
+def run(jobs: Sequence[Job], *, until: float = inf) -> Generator[Event]:
+    """Yield what happens; a job's own points come together, when it is done.
+
+    No job begins after `until` (of `time.monotonic()`).
+    """
     for job in jobs:
+        if time.monotonic() >= until:
+            return
         yield Event(kind="started", job=job)
         seen: list[Event] = []
 

@@ -1,8 +1,8 @@
-"""Jobs packed into processes of one thread each.
+"""Jobs packed into processes, as many as the room holds: on small networks one thread each.
 
-On small networks that beats one process with all threads. Every worker has a pipe of its own, so
-that one that is killed takes nothing with it: its job is tried once more, from its checkpoint, and
-the others do not notice. Workers end when the parent does.
+Every worker has a pipe of its own, so that one that is killed takes nothing with it: its job is
+tried once more, from its checkpoint, and the others do not notice. Workers end when the parent
+does, and one that has grown beyond what its job declared makes way for a fresh one.
 """
 
 import os
@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from math import inf
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
-from reimpl.engines import Event
-from reimpl.errors import RunError
+from reimpl.engines import Event, Room
 from reimpl.jobs import Job
 
 TRIES = 2
@@ -31,6 +32,10 @@ ENVIRONMENT = {
 """One thread for each worker, and no churn of memory."""
 GRACE = 5.0
 """Seconds a worker has to write its checkpoint when it is told to stop."""
+AHEAD = 64
+"""How many waiting jobs are looked at for one that fits into the room left."""
+GROWN = 1.5
+"""Times the declared memory at which a worker is replaced when it is free."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -38,31 +43,72 @@ class _Worker:
     process: "subprocess.Popen[bytes]"
     pipe: Connection
     job: Job | None = None
+    gone: bool = False
 
 
-def run(jobs: Sequence[Job], *, workers: int) -> Iterator[Event]:
-    """Run jobs in order of their list, as workers become free, and yield what happens."""
+def run(jobs: Sequence[Job], room: Room, *, until: float = inf) -> Generator[Event]:
+    """Run jobs in order of their list, as room becomes free, and yield what happens.
+
+    Args:
+        jobs: what to run.
+        room: what may be taken at once.
+        until: the `time.monotonic()` at which work breaks off, with checkpoints kept.
+    """
     waiting, tries = deque(jobs), Counter[int]()
-    team = [_start() for _ in range(min(workers, len(jobs)))]
+    team: list[_Worker] = []
     try:
-        while waiting or any(worker.job for worker in team):
-            for worker in team:
-                if worker.job is None and waiting:
-                    worker.job = waiting.popleft()
-                    tries[id(worker.job)] += 1
-                    _send(worker, worker.job)
-                    yield Event(kind="started", job=worker.job)
+        while (waiting or _busy(team)) and time.monotonic() < until:
+            while (job := _next(waiting, _busy(team), room)) is not None:
+                tries[id(job)] += 1
+                _send(_free(team, job), job)
+                yield Event(kind="started", job=job)
             for worker in _speaking(team):
                 event = _receive(worker)
-                if event is not None and event.kind == "lost" and worker.process.poll() is not None:
-                    team[team.index(worker)] = _start()
-                    if tries[id(event.job)] < TRIES:
-                        waiting.appendleft(event.job)
-                        event = None
-                if event is not None:
+                if worker.gone or (event and worker.job is None and _grown(worker, event.job)):
+                    team.remove(worker)
+                    _stop([worker])
+                if worker.gone and event and tries[id(event.job)] < TRIES:
+                    waiting.appendleft(event.job)
+                elif event:
                     yield event
     finally:
         _stop(team)
+
+
+def _busy(team: Sequence[_Worker]) -> list[Job]:
+    return [worker.job for worker in team if worker.job is not None]
+
+
+def _next(waiting: deque[Job], busy: Sequence[Job], room: Room) -> Job | None:
+    """Take the first job that fits; wide ones go when they can, others meanwhile."""
+    if len(busy) >= room.threads:
+        return None
+    for place, job in enumerate(islice(waiting, AHEAD)):
+        if room.holds(job, busy):
+            del waiting[place]
+            return job
+    return None
+
+
+def _free(team: list[_Worker], job: Job) -> _Worker:
+    """A worker for the job, a new one when all are at work."""
+    worker = next((worker for worker in team if worker.job is None), None)
+    if worker is None:
+        worker = _start()
+        team.append(worker)
+    worker.job = job
+    return worker
+
+
+def _grown(worker: _Worker, job: Job) -> bool:
+    """Whether it holds far more memory than its job declared."""
+    import psutil
+
+    try:
+        rss = psutil.Process(worker.process.pid).memory_info().rss / 2**20
+    except psutil.Error:
+        return False
+    return rss > GROWN * job.memory_mb
 
 
 def _speaking(team: Sequence[_Worker]) -> list[_Worker]:
@@ -91,20 +137,16 @@ def _send(worker: _Worker, message: Any) -> None:
 
 
 def _receive(worker: _Worker) -> Event | None:
-    """What a worker says; a worker that dies idle is replaced when it is next needed."""
+    """What a worker says; one that died at work has lost its job."""
     job = worker.job
     try:
         kind, *contents = worker.pipe.recv()
     except (EOFError, OSError):
+        worker.gone = True
         status = worker.process.wait()
         why = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        if job is None:
-            raise RunError(
-                f"a worker process {why} before it had work; see `reimpl doctor`"
-            ) from None
-        return Event(
-            kind="lost", job=job, contents={"why": f"its process was {why}, {TRIES} times"}
-        )
+        contents = {"why": f"its process was {why}, {TRIES} times"}
+        return Event(kind="lost", job=job, contents=contents) if job else None
     if kind == "ready" or job is None:
         return None
     if kind == "event":

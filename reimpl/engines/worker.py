@@ -29,12 +29,9 @@ def main(handle: int) -> None:
         send("event", kind, dict(contents))
 
     Thread(target=_listen, args=(pipe, jobs), daemon=True).start()
-    import torch  # while the parent is still planning
-
     from reimpl.context import Stopped
     from reimpl.jobs import execute
 
-    torch.set_num_threads(1)
     send("ready")
     while (job := jobs.get()) is not None:
         try:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reimpl.claims import Claims, Order, Variant, kind_of
-from reimpl.report.text import Page, Table, duration, figure, number, plain, some, title
+from reimpl.report.text import Page, Table, duration, figure, gigabytes, number, plain, some, title
 
 if TYPE_CHECKING:
     from reimpl.data import SplitFacts
+    from reimpl.estimates import Planned
     from reimpl.registry import Entry
-    from reimpl.reproduction import Plan, Planned
+    from reimpl.reproduction import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +195,8 @@ def show_json(entry: Entry) -> dict[str, Any]:
 # Plans
 
 
-def plan_page(plan: Plan, workers: int) -> Page:
-    """What would run, what is kept already, and how long it takes here."""
+def plan_page(plan: Plan) -> Page:
+    """What would run, what is kept already, and what it takes here."""
     rows = [
         (
             some(planned.variant.split(", ")),
@@ -204,18 +205,22 @@ def plan_page(plan: Plan, workers: int) -> Page:
             figure(len(planned.cached)),
             figure(_to_run(planned)),
             _clock(planned),
+            *_needs(planned),
             planned.basis,
         )
         for planned in plan.planned
     ]
-    heads = ("variant", "part", "seeds", "cached", "to run", "time h:mm:ss", "estimated from")
-    table = Table(heads=heads, rows=rows, right=frozenset(heads[2:6]))
+    heads = (
+        *("variant", "part", "seeds", "cached", "to run", "time h:mm:ss"),
+        *("threads", "memory", "FLOPs", "estimated from"),
+    )
+    table = Table(heads=heads, rows=rows, right=frozenset(heads[2:9]))
     page: Page = (
         [title(plan.entry.claims), "", table, ""] if rows else [title(plan.entry.claims), ""]
     )
     if plan.left_out:
         page += [*left_out(plan), ""]
-    return [*page, plan_line(plan, workers)]
+    return [*page, plan_line(plan)]
 
 
 def left_out(plan: Plan) -> list[str]:
@@ -231,7 +236,7 @@ def _to_run(planned: Planned) -> int:
 
 
 def _clock(planned: Planned) -> str:
-    """Hours, minutes and seconds on one core; a question mark where nothing is known."""
+    """Hours, minutes and seconds one after another; a question mark where nothing is known."""
     if not planned.jobs:
         return "-"
     if planned.seconds is None:
@@ -240,30 +245,63 @@ def _clock(planned: Planned) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def plan_line(plan: Plan, workers: int) -> str:
+def _needs(planned: Planned) -> tuple[str, str, str]:
+    """Threads and memory of a job, and the operations of all."""
+    if not planned.jobs or planned.part == "counts":
+        return "-", "-", "-"
+    job = planned.jobs[0]
+    return str(job.threads), gigabytes(job.memory_mb), _flops(planned.flops)
+
+
+def _flops(count: float | None) -> str:
+    return "?" if count is None else f"{count:.1e}"
+
+
+def plan_line(plan: Plan) -> str:
     """The plan in one line."""
     variants = {planned.variant for planned in plan.planned if planned.part != "counts"}
     runs = sum(map(_to_run, plan.planned))
     cached = sum(len(planned.cached) for planned in plan.planned)
     what = f"{number(len(variants), 'variant')}, {number(runs, 'run')} to make, {cached:,} cached"
+    later = f"; {_beyond(plan)}" if plan.beyond_s else ""
     if not runs:
-        return f"{what}; nothing to run"
-    return f"{what}; {_time(plan, workers)}"
+        return f"{what}; nothing to run{later}"
+    return f"{what}; {_time(plan)}, {_size(plan)}{later}"
 
 
-def _time(plan: Plan, workers: int) -> str:
+def _time(plan: Plan) -> str:
+    from reimpl.engines import at_once
+    from reimpl.estimates import wall_seconds
+
     left = [planned for planned in plan.planned if planned.jobs]
     unknown = sum(planned.seconds is None for planned in left)
+    workers = len(at_once(plan.jobs, plan.room))
     on = number(workers, "worker")
     if unknown == len(left):
         return f"the time on {on} is not known before the first run"
-    seconds = plan.seconds(workers)
+    seconds = wall_seconds(left, plan.room)
     about = f"{'about ' if seconds >= 1 else ''}{duration(seconds)} on {on}"
     return f"{about}, and {unknown} of unknown time" if unknown else about
 
 
-def plan_json(plan: Plan, workers: int) -> dict[str, Any]:
+def _size(plan: Plan) -> str:
+    from reimpl.estimates import peak_memory_mb
+
+    memory = f"{gigabytes(peak_memory_mb(plan.planned, plan.room))} of memory"
+    known = [planned.flops for planned in plan.planned if planned.flops]
+    return f"{memory}, {_flops(sum(known))} FLOPs" if known else memory
+
+
+def _beyond(plan: Plan) -> str:
+    """What the budget leaves for another time."""
+    return f"about {duration(plan.beyond_s)} of work beyond the budget"
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
     """The plan as strict JSON takes it."""
+    from reimpl.engines import at_once
+    from reimpl.estimates import peak_memory_mb, wall_seconds
+
     return {
         "paper": plan.entry.slug,
         "planned": [
@@ -274,13 +312,18 @@ def plan_json(plan: Plan, workers: int) -> dict[str, Any]:
                 "cached": sorted(record.seed for record in planned.cached),
                 "to_run": sorted(seed for job in planned.jobs for seed in job.seeds),
                 "seconds": planned.seconds,
+                "threads": planned.jobs[0].threads if planned.jobs else None,
+                "memory_mb": planned.jobs[0].memory_mb if planned.jobs else None,
+                "flops": planned.flops,
                 "basis": planned.basis,
             }
             for planned in plan.planned
         ],
         "left_out": dict(plan.left_out),
-        "workers": workers,
-        "seconds": plan.seconds(workers),
+        "workers": len(at_once(plan.jobs, plan.room)),
+        "seconds": wall_seconds(plan.planned, plan.room),
+        "memory_mb": peak_memory_mb(plan.planned, plan.room),
+        "beyond_budget_s": plan.beyond_s,
     }
 
 

@@ -169,6 +169,15 @@ def duration(seconds: float) -> str:
     return f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
+def gigabytes(megabytes: float) -> str:
+    """Memory for people.
+
+    >>> gigabytes(1500)
+    '1.5 GB'
+    """
+    return f"{megabytes / 1000:.1f} GB"
+
+
 def number(count: int, noun: str) -> str:
     """A count with its noun.
 

@@ -1,0 +1,285 @@
+"""What work takes here: time, memory, operations, and with how many threads a variant goes best."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+
+from reimpl.claims import Claims
+from reimpl.engines import Event, Room, at_once
+from reimpl.errors import DataError
+from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, Probe
+from reimpl.records import Record, environment
+
+PACKING_PAYS = 60.0
+"""Seconds of work from which on it is worth trying how a variant is packed best."""
+GAIN = 1.2
+"""Times that more threads must get done before a run has them: its last digits change with them."""
+SLACK = 1.2
+"""Times the memory of a short probe that a run may come to need."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What is to be done for one variant, count or baseline."""
+
+    variant: str
+    """As its records name it."""
+    part: JobPart
+    seeds: tuple[int, ...]
+    cached: tuple[Record, ...]
+    jobs: tuple[Job, ...]
+    seconds: float | None = None
+    """What the jobs take here one after another, as far as it is known."""
+    basis: str = ""
+    """What the estimate rests on."""
+    flops: float | None = None
+    """Floating-point operations of the runs to make, evaluation aside, as far as they are known."""
+
+
+def wall_seconds(planned: Iterable[Planned], room: Room) -> float:
+    """A guess at the time of the whole, by the work shared out or the longest job."""
+    left = [(p.seconds or 0.0, p.jobs) for p in planned if p.jobs]
+    width = sum(job.threads for job in at_once([job for _, jobs in left for job in jobs], room))
+    work = sum(seconds * jobs[0].threads for seconds, jobs in left)
+    longest = max((seconds / len(jobs) for seconds, jobs in left), default=0.0)
+    return max(work / max(width, 1), longest)
+
+
+def peak_memory_mb(planned: Iterable[Planned], room: Room) -> float:
+    """The most that the jobs at work at one time are thought to need."""
+    jobs = [job for p in planned for job in p.jobs]
+    largest = sorted((job.memory_mb for job in jobs), reverse=True)
+    return sum(largest[: len(at_once(jobs, room))])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """Something that planned work is for."""
+
+    name: str
+    variants: frozenset[str]
+    """Labels of the planned work that it needs."""
+    rank: int = 0
+    """Lower ones come first, whatever they cost."""
+
+
+def within(
+    planned: Sequence[Planned], wants: Iterable[Want], *, seconds: float, room: Room
+) -> tuple[list[Planned], list[str]]:
+    """The work that fits into a time, the cheapest wants first, and the wants that do not fit.
+
+    Work that several wants share is paid once; work of unknown length fits nowhere.
+    """
+    price = {p.variant: math.inf if p.seconds is None else p.seconds for p in planned if p.jobs}
+    taken: frozenset[str] = frozenset()
+    waiting, beyond = list(wants), list[str]()
+    while waiting:
+        cheapest = min(
+            waiting, key=lambda w: (w.rank, sum(price.get(v, 0.0) for v in w.variants - taken))
+        )
+        waiting.remove(cheapest)
+        more = taken | cheapest.variants
+        known = all(price.get(variant, 0.0) < math.inf for variant in more)
+        if known and wall_seconds([p for p in planned if p.variant in more], room) <= seconds:
+            taken = more
+        else:
+            beyond.append(cheapest.name)
+    return [p for p in planned if not p.jobs or p.variant in taken], beyond
+
+
+@dataclass(kw_only=True)
+class Estimator:
+    """Estimates planned work by records, and by short probes where there are none."""
+
+    claims: Claims
+    root: Path
+    """Of the records; the probes are remembered there, by machine."""
+    room: Room
+    local: Sequence[Record]
+    """This machine's."""
+    committed: Sequence[Record]
+    may_probe: bool
+    """Whether a recipe is probed although another machine has committed records of it."""
+    run: Callable[[Sequence[Job]], Iterable[Event]]
+    """Runs the probes."""
+    missing: str | None = None
+    """Why there are no data to try anything on, when there are none."""
+    runs: int = field(init=False, default=0)
+    """Jobs of the whole plan, finished ones too, so that what was cut off goes on as it began."""
+
+    def estimated(self, planned: Sequence[Planned]) -> list[Planned]:
+        """With time, memory, operations and threads.
+
+        Raises:
+            ReimplError: what a probe is refused for.
+        """
+        self.runs = sum(self._count(p) for p in planned if p.part != "counts")
+        self._probe_all([p for p in planned if _trains(p) and self._known(p) is None], threads=1)
+        timed = [self._timed(p) for p in planned]
+        wide = self.room.threads // max(1, min(self.runs, self.room.threads))
+        wide = wide if wide > 1 else self.room.threads
+        large = [p for p in timed if _packing_pays(p)]
+        if wide == 1 or not large:
+            return timed
+        self._probe_all(large, threads=1)
+        self._probe_all(large, threads=wide)
+        return [self._packed(p, wide) if _packing_pays(p) else p for p in timed]
+
+    def _count(self, planned: Planned) -> int:
+        if planned.part == "train" and self.claims.variants[planned.variant].vectorised:
+            return 1
+        return len(planned.jobs) + len(planned.cached)
+
+    def _at_once(self, threads: int) -> int:
+        return max(1, min(self.room.threads // threads, self.runs))
+
+    def _timed(self, planned: Planned) -> Planned:
+        count = sum(len(job.seeds) for job in planned.jobs)
+        if count == 0:
+            return planned
+        if planned.part == "counts":
+            return replace(planned, seconds=0.1 * count, basis="counting")
+        probe = self._probe(planned, threads=1)
+        planned = replace(planned, flops=self._flops(planned, probe))
+        if probe is not None:
+            planned = _given(planned, memory_mb=SLACK * probe.memory_mb)
+        known = self._known(planned)
+        if known is None and probe is not None and probe.seconds:
+            seconds = probe.seconds * count / len(planned.jobs[0].seeds)
+            return replace(planned, seconds=seconds, basis="a short probe here")
+        if known is not None:
+            records, basis = known
+            seconds = median(record.wall_s for record in records) * count
+            return replace(planned, seconds=seconds, basis=basis)
+        if planned.part == "baseline":
+            seconds, basis = BASELINE_SECONDS * count, "the budget of a baseline, at most"
+            return replace(planned, seconds=seconds, basis=basis)
+        return replace(planned, basis="not known before the first run")
+
+    def _known(self, planned: Planned) -> tuple[Sequence[Record], str] | None:
+        """Earlier runs to go by: of this key, of this variant, of other machines."""
+        here = planned.cached or _of(planned, self.local)
+        if here:
+            return here, "earlier runs here"
+        there = _of(planned, self.committed)
+        # a `fit` may work for minutes before it first says how far it is
+        soon_probed = _trains(planned) and self.claims.variants[planned.variant].recipe is not None
+        if not there or (soon_probed and self.may_probe):
+            return None
+        return there, "the committed records, of another machine perhaps"
+
+    def _flops(self, planned: Planned, probe: Probe | None) -> float | None:
+        """Of all runs to make, by a probe or by earlier runs of any machine."""
+        count = sum(len(job.seeds) for job in planned.jobs)
+        if probe is not None and probe.flops:
+            return probe.flops * count / len(planned.jobs[0].seeds)
+        earlier = planned.cached or _of(planned, [*self.local, *self.committed])
+        known = [record.flops for record in earlier if record.flops]
+        return median(known) * count if known else None
+
+    def _packed(self, planned: Planned, wide: int) -> Planned:
+        """With the number of threads that gets the most done in a time."""
+        one, many = self._probe(planned, threads=1), self._probe(planned, threads=wide)
+        if one is None or many is None or not (one.seconds and many.seconds):
+            return planned
+        planned = _given(planned, memory_mb=SLACK * max(one.memory_mb, many.memory_mb))
+        faster = one.seconds / many.seconds
+        if faster * self._at_once(wide) / self._at_once(1) < GAIN:
+            return planned
+        planned, known = _given(planned, threads=wide), self._known(planned)
+        if planned.seconds is None or (known and known[0][0].environment.get("threads") == wide):
+            return planned
+        return replace(planned, seconds=planned.seconds / faster)
+
+    # Short probes
+
+    def _probe_all(self, planned: Sequence[Planned], *, threads: int) -> None:
+        """Probe what is not remembered, with as many neighbours as the runs will have."""
+        fresh = [p for p in planned if _label(p, threads) not in self._kept]
+        copies = -(-self._at_once(threads) // max(len(fresh), 1))
+        labels: dict[int, str] = {}
+        jobs: list[Job] = []
+        for p in fresh:
+            for _ in range(copies):
+                jobs.append(replace(p.jobs[0], part="probe", threads=threads))
+                labels[id(jobs[-1])] = _label(p, threads)
+        found: dict[str, list[Probe]] = {}
+        try:
+            for event in self.run(jobs) if jobs else ():
+                if event.kind == "refused":
+                    raise event.contents["error"]
+                if event.kind == "done":
+                    found.setdefault(labels[id(event.job)], []).append(event.contents["result"])
+        except DataError as error:
+            self.missing = str(error)
+        self._kept.update({label: _typical(probes) for label, probes in found.items()})
+        if found:
+            _write_kept(self._place, self._kept)
+
+    def _probe(self, planned: Planned, *, threads: int) -> Probe | None:
+        return self._kept.get(_label(planned, threads)) if _trains(planned) else None
+
+    @cached_property
+    def _kept(self) -> dict[str, Probe]:
+        try:
+            return {k: Probe(**v) for k, v in json.loads(self._place.read_text()).items()}
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    @property
+    def _place(self) -> Path:
+        return self.root / "probes.json"
+
+
+def _trains(planned: Planned) -> bool:
+    return planned.part == "train" and bool(planned.jobs)
+
+
+def _packing_pays(planned: Planned) -> bool:
+    long = (planned.seconds or 0.0) >= PACKING_PAYS
+    return long and _trains(planned) and planned.jobs[0].device == "cpu"
+
+
+def _of(planned: Planned, records: Iterable[Record]) -> list[Record]:
+    return [r for r in records if (r.variant, r.part) == (planned.variant, planned.part)]
+
+
+def _given(planned: Planned, *, threads: int = 1, memory_mb: float = 0.0) -> Planned:
+    """Its jobs with these threads, and with this much memory when they have less."""
+    jobs = [
+        replace(job, threads=threads, memory_mb=max(job.memory_mb, memory_mb))
+        for job in planned.jobs
+    ]
+    return replace(planned, jobs=tuple(jobs))
+
+
+def _label(planned: Planned, threads: int) -> str:
+    """A probe by what decides its pace: machine, threads, and the code and settings of any seed."""
+    job = planned.jobs[0]
+    parts = {name: part for name, part in job.key_parts[0].items() if name != "seed"}
+    digest = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{environment()['cpu']}/{job.device}/{threads}/{len(job.seeds)}/{digest}"
+
+
+def _typical(probes: Sequence[Probe]) -> Probe:
+    return Probe(
+        seconds=median(probe.seconds for probe in probes),
+        memory_mb=max(probe.memory_mb for probe in probes),
+        flops=probes[0].flops,
+    )
+
+
+def _write_kept(path: Path, kept: Mapping[str, Probe]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.tmp")
+        part.write_text(json.dumps({label: asdict(probe) for label, probe in kept.items()}))
+        part.replace(path)
+    except OSError:
+        return  # an estimate that is not kept is made again

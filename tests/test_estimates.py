@@ -1,0 +1,249 @@
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reimpl.claims import Claims, load_claims
+from reimpl.engines import Event, Room, at_once
+from reimpl.estimates import Estimator, Planned, Want, peak_memory_mb, wall_seconds, within
+from reimpl.jobs import Job, Probe
+from reimpl.registry import Entry, find
+from reimpl.reproduction import Request, plan, plans, reproduce
+
+QUAD = Room(threads=4, memory_mb=10_000)
+
+
+@pytest.fixture
+def entry(tiny_paper: Path) -> Entry:
+    return find("tiny", (tiny_paper,))
+
+
+@pytest.fixture
+def claims(tiny_paper: Path) -> Claims:
+    return load_claims(tiny_paper / "claims.toml")
+
+
+def work(
+    entry: Entry, variant: str, runs: int, *, seconds: float | None = None, memory: float = 100
+) -> Planned:
+    jobs = [
+        Job(
+            entry=entry,
+            variant=variant,
+            seeds=(seed,),
+            keys=(f"{variant}{seed}",),
+            key_parts=({"seed": str(seed), "variant": variant},),
+            root=Path("runs"),
+            memory_mb=memory,
+        )
+        for seed in range(runs)
+    ]
+    return Planned(
+        variant=variant,
+        part="train",
+        seeds=tuple(range(runs)),
+        cached=(),
+        jobs=tuple(jobs),
+        seconds=seconds,
+    )
+
+
+def want(name: str, *variants: str, rank: int = 0) -> Want:
+    return Want(name=name, variants=frozenset(variants), rank=rank)
+
+
+# Time and memory of the whole
+
+
+def test_work_is_shared_out_but_no_run_is_cut(entry: Entry) -> None:
+    assert wall_seconds([work(entry, "a", 8, seconds=80)], QUAD) == 20
+    assert wall_seconds([work(entry, "a", 2, seconds=80)], QUAD) == 40
+    many = [work(entry, "a", 8, seconds=80), work(entry, "b", 1, seconds=50)]
+    assert wall_seconds(many, QUAD) == 50
+
+
+def test_memory_bounds_how_many_go_at_once(entry: Entry) -> None:
+    large = work(entry, "a", 8, seconds=80, memory=4000)
+    assert len(at_once(large.jobs, QUAD)) == 2
+    assert wall_seconds([large], QUAD) == 40
+    assert peak_memory_mb([large], QUAD) == 8000
+    beyond = work(entry, "a", 3, memory=50_000)
+    assert len(at_once(beyond.jobs, QUAD)) == 1
+
+
+# Budget
+
+
+def test_the_cheapest_wants_come_first_and_shared_work_is_paid_once(entry: Entry) -> None:
+    planned = [work(entry, name, 4, seconds=s) for name, s in (("a", 40), ("b", 80), ("c", 120))]
+    wants = [want("abc", "a", "b", "c"), want("b", "b"), want("ab", "a", "b")]
+    room = Room(threads=1)
+    fits, beyond = within(planned, wants, seconds=130, room=room)
+    assert [p.variant for p in fits] == ["a", "b"]
+    assert beyond == ["abc"]
+    assert within(planned, wants, seconds=79, room=room) == ([], ["b", "ab", "abc"])
+    assert within(planned, wants, seconds=240, room=room) == (planned, [])
+
+
+def test_a_lower_rank_comes_first_whatever_it_costs(entry: Entry) -> None:
+    planned = [work(entry, "dear", 4, seconds=100), work(entry, "cheap", 4, seconds=10)]
+    wants = [want("decided", "cheap", rank=2), want("open", "dear", rank=1)]
+    fits, beyond = within(planned, wants, seconds=105, room=Room(threads=1))
+    assert [p.variant for p in fits] == ["dear"]
+    assert beyond == ["decided"]
+
+
+def test_work_of_unknown_length_fits_no_budget(entry: Entry) -> None:
+    planned = [work(entry, "a", 1)]
+    assert within(planned, [want("a", "a")], seconds=1e9, room=QUAD) == ([], ["a"])
+
+
+def test_a_budget_runs_what_fits_and_says_what_it_leaves(tiny_paper: Path, tmp_path: Path) -> None:
+    request = Request(paper="tiny", papers=(tiny_paper,), runs=tmp_path, engine="inprocess")
+    reproduce(replace(request, seeds=1))
+    slow = {"two-inputs": 10.0, "one-input": 500.0}
+    for path in tmp_path.glob("*/*/*.json"):
+        record = json.loads(path.read_text())
+        record["wall_s"] = slow.get(record["variant"], record["wall_s"])
+        path.write_text(json.dumps(record))
+    asked = replace(request, seeds=3, budget_s=60.0, workers=1)
+    made = plan(asked)
+    assert [p.variant for p in made.planned if p.jobs] == ["two-inputs"]
+    assert made.left_out == {"two-beat-one": "beyond the budget"}
+    assert made.beyond_s == 1000.0
+    result = reproduce(asked)
+    lanes = {verdict.id: (verdict.lane, verdict.n) for verdict in result.verdicts}
+    assert lanes["test-error"][1] == 3
+    assert len(result.fresh) == 2
+
+
+# Packing
+
+
+class Machine:
+    """Stands in for an engine: knows how long a run takes by its threads."""
+
+    def __init__(self, seconds: Mapping[int, float]) -> None:
+        self.seconds = seconds
+        self.tried: list[Job] = []
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        self.tried += jobs
+        for job in jobs:
+            probe = Probe(seconds=self.seconds[job.threads], memory_mb=1000, flops=5e9)
+            yield Event(kind="done", job=job, contents={"result": probe})
+
+
+def estimated(
+    claims: Claims, root: Path, machine: Machine, planned: Planned, room: Room = QUAD
+) -> Planned:
+    estimator = Estimator(
+        claims=claims,
+        root=root,
+        room=room,
+        local=(),
+        committed=(),
+        may_probe=True,
+        run=machine.run,
+    )
+    return estimator.estimated([planned])[0]
+
+
+def test_many_runs_have_a_thread_each_unless_that_gets_less_done(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    eight = work(entry, "two-inputs", 8)
+    found = estimated(claims, tmp_path / "a", Machine({1: 100, 4: 50}), eight)
+    assert {job.threads for job in found.jobs} == {1}
+    assert (found.seconds, found.flops) == (800, 4e10)
+    assert {job.memory_mb for job in found.jobs} == {1200}
+    crowded = estimated(claims, tmp_path / "b", Machine({1: 100, 4: 20}), eight)
+    assert {job.threads for job in crowded.jobs} == {4}
+    assert crowded.seconds == 160
+    assert wall_seconds([crowded], QUAD) == 160
+
+
+def test_few_runs_share_out_the_threads_when_that_is_faster(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    two = work(entry, "two-inputs", 2)
+    found = estimated(claims, tmp_path / "a", Machine({1: 100, 2: 60}), two)
+    assert {job.threads for job in found.jobs} == {2}
+    assert wall_seconds([found], QUAD) == 60
+    hardly = estimated(claims, tmp_path / "b", Machine({1: 100, 2: 90}), two)
+    assert {job.threads for job in hardly.jobs} == {1}
+
+
+def test_each_probe_has_the_neighbours_that_its_runs_will_have_and_is_made_once(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    machine = Machine({1: 100, 4: 50})
+    for _ in range(2):
+        estimated(claims, tmp_path, machine, work(entry, "two-inputs", 8))
+    assert [job.threads for job in machine.tried] == [1, 1, 1, 1, 4]
+
+
+def test_short_work_is_not_worth_a_second_probe(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    machine = Machine({1: 1.0})
+    estimated(claims, tmp_path, machine, work(entry, "two-inputs", 8))
+    assert {job.threads for job in machine.tried} == {1}
+
+
+def test_cached_runs_count_so_that_cut_off_work_goes_on_with_the_same_threads(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    machine = Machine({1: 100, 2: 40, 4: 50})
+    eight = work(entry, "two-inputs", 8)
+    left = replace(eight, jobs=eight.jobs[6:])
+    assert {job.threads for job in estimated(claims, tmp_path, machine, left).jobs} == {2}
+    record = reproduce(
+        Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
+    ).fresh[-1]
+    cached = replace(left, cached=(replace(record, wall_s=100.0),) * 6)
+    assert {job.threads for job in estimated(claims, tmp_path, machine, cached).jobs} == {1}
+
+
+def test_wide_jobs_never_make_more_threads_than_the_room_has(entry: Entry) -> None:
+    jobs = [replace(job, threads=3) for job in work(entry, "a", 3).jobs]
+    narrow = work(entry, "b", 3).jobs
+    assert [job.threads for job in at_once([*jobs, *narrow], QUAD)] == [3, 1]
+
+
+def test_a_run_computes_with_the_threads_of_its_job(tiny_paper: Path, tmp_path: Path) -> None:
+    request = Request(paper="tiny", papers=(tiny_paper,), runs=tmp_path, seeds=2)
+    made = plan(request, estimate=False)
+    wide = [replace(p, jobs=tuple(replace(job, threads=2) for job in p.jobs)) for p in made.planned]
+    result = reproduce(request, planned=[replace(made, planned=tuple(wide))])
+    assert {record.environment["threads"] for record in result.fresh} == {2}
+
+
+# Plans
+
+
+def test_auto_seeds_make_a_plan_for_each_look_within_one_budget(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    request = Request(
+        paper="tiny",
+        papers=(tiny_paper,),
+        runs=tmp_path,
+        seeds="auto",
+        variants=("two-inputs",),
+        budget_s=3600.0,
+        engine="inprocess",
+    )
+    seen = []
+    began = time.monotonic()
+    for made in plans(request):
+        seen.append((made.request.seeds, made.request.budget_s))
+        assert {p.variant for p in made.planned if p.part == "train"} <= {"two-inputs"}
+        reproduce(made.request, planned=[made])
+    assert seen[0][0] == 3
+    budgets = [left for _, left in seen if left is not None]
+    assert budgets == sorted(budgets, reverse=True)
+    assert budgets[-1] >= 3600 - (time.monotonic() - began)
