@@ -124,12 +124,12 @@ class Estimator:
         timed = [self._timed(p) for p in planned]
         wide = self.room.threads // max(1, min(self.runs, self.room.threads))
         wide = wide if wide > 1 else self.room.threads
-        large = [p for p in timed if _packing_pays(p)]
+        large = [p for p in timed if self._packing_pays(p)]
         if wide == 1 or not large:
             return timed
         self._probe_all(large, threads=1)
         self._probe_all(large, threads=wide)
-        return [self._packed(p, wide) if _packing_pays(p) else p for p in timed]
+        return [self._packed(p, wide) if self._packing_pays(p) else p for p in timed]
 
     def _count(self, planned: Planned) -> int:
         if planned.part == "train" and self.claims.variants[planned.variant].vectorised:
@@ -168,11 +168,17 @@ class Estimator:
         if here:
             return here, "earlier runs here"
         there = _of(planned, self.committed)
-        # a `fit` may work for minutes before it first says how far it is
-        soon_probed = _trains(planned) and self.claims.variants[planned.variant].recipe is not None
-        if not there or (soon_probed and self.may_probe):
+        if not there or (self._soon_probed(planned) and self.may_probe):
             return None
         return there, "the committed records, of another machine perhaps"
+
+    def _soon_probed(self, planned: Planned) -> bool:
+        """Whether a moment is enough; a `fit` may work for minutes before it first reports."""
+        return _trains(planned) and self.claims.variants[planned.variant].recipe is not None
+
+    def _packing_pays(self, planned: Planned) -> bool:
+        long = (planned.seconds or 0.0) >= PACKING_PAYS
+        return long and self._soon_probed(planned) and planned.jobs[0].device == "cpu"
 
     def _flops(self, planned: Planned, probe: Probe | None) -> float | None:
         """Of all runs to make, by a probe or by earlier runs of any machine."""
@@ -239,11 +245,6 @@ class Estimator:
 
 def _trains(planned: Planned) -> bool:
     return planned.part == "train" and bool(planned.jobs)
-
-
-def _packing_pays(planned: Planned) -> bool:
-    long = (planned.seconds or 0.0) >= PACKING_PAYS
-    return long and _trains(planned) and planned.jobs[0].device == "cpu"
 
 
 def _of(planned: Planned, records: Iterable[Record]) -> list[Record]:
