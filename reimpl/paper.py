@@ -22,8 +22,9 @@ Batch = tuple[Tensor, ...]
 Measurements = Mapping[str, float | int | bool | None]
 """Metric name → value; `inf` is a target never reached, `None` a metric not defined for the run."""
 
-AXES = ("init", "order", "split", "noise")
-"""What chance decides: initial weights, order and split of the data, all else (dropout, noise)."""
+AXES = ("init", "order", "split", "noise", "augment")
+"""What chance decides: initial weights, order and split of the data, all else (dropout, noise),
+and how training examples are varied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,8 @@ class Paper:
     """The data; most papers ignore the seeds, which are there for random splits (axis `split`)."""
     prepare: Callable[[Batch], Batch] | None = None
     """Raw batch (uint8, say) → what the model takes. Called on every batch, after indexing."""
+    augment: Callable[[Batch, torch.Generator], Batch] | None = None
+    """Varies a prepared batch of a recipe's training, by draws from the step's own generator."""
     loss: Callable[[nn.Module, Batch], Tensor] | None = None
     """A scalar: summed or averaged over the batch as the paper does."""
     metrics: Callable[[nn.Module, Batch], Mapping[str, Tensor]] | None = None

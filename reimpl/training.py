@@ -243,7 +243,10 @@ class _Loop:
         if self.order is not None:
             chosen = self.order[place * self.batch : (place + 1) * self.batch]
             rows = tuple(t[chosen] for t in self.rows)
-        return self.paper.prepared(rows)
+        batch = self.paper.prepared(rows)
+        if self.paper.augment is None:
+            return batch
+        return self.paper.augment(batch, self.context.seeds.torch("augment", step))
 
     def measure(self, epoch: int) -> None:
         self.last = evaluate(self.paper, self.model, self.splits, self.metrics) | self.watched()

@@ -38,10 +38,12 @@ def train(
     """Train one seed per context, all at once; a seed that diverges does so alone.
 
     Raises:
-        PaperError: the paper watches its networks as they learn, which must be done one by one.
+        PaperError: the paper watches its networks or varies its examples, which must be done one
+            seed after another.
     """
-    if paper.watch is not None:
-        raise PaperError(f"{paper.slug}: `watch` and `vectorised` do not go together")
+    for name in ("watch", "augment"):
+        if getattr(paper, name) is not None:
+            raise PaperError(f"{paper.slug}: `{name}` and `vectorised` do not go together")
     return _Batch(paper, variant, contexts, metrics).train()
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -237,6 +238,50 @@ def test_two_processes_that_decode_at_once_get_the_same(mirror, cache):
     assert [path.name for path in (cache / "decoded").glob("*") if path.name[0] != "."] == [
         data._entry(TOY).name
     ]
+
+
+READ_ALL = """
+import pickle, re, sys
+from pathlib import Path
+from reimpl import data
+
+source = pickle.loads(bytes.fromhex(sys.argv[1]))
+features = data.load({"toy": source})["toy"]["train"]["feature"]
+total = float(features.sum())
+print("read", flush=True)
+sys.stdin.readline()  # until the other has read it, too
+maps = Path("/proc/self/smaps").read_text()
+mine = re.findall(r"feature\\.npy\\n(?:.*\\n)*?Rss: +(\\d+) kB\\n(?:.*\\n)*?Pss: +(\\d+) kB", maps)
+print(sum(int(rss) for rss, _ in mine), sum(int(pss) for _, pss in mine), total, flush=True)
+sys.stdin.readline()  # until the other was looked at, too
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of shared pages")
+def test_all_processes_of_a_machine_share_one_copy_in_memory(mirror, cache):
+    feature = pa.array(np.arange(500_000, dtype=np.float32))
+    source = toy_of(mirror, rows=500_000, feature=feature)
+    _ = data.load({"toy": source})["toy"]  # decoded once
+    command = [sys.executable, "-c", READ_ALL, pickle.dumps(source).hex()]
+    both = [
+        subprocess.Popen(
+            command, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    assert [process.stdout.readline() for process in both] == ["read\n"] * 2
+    said = []
+    for process in both:
+        process.stdin.write("look\n")
+        process.stdin.flush()
+        said.append(process.stdout.readline().split())
+    for process in both:
+        process.communicate("end\n")
+    resident = [int(rss) for rss, _, _ in said]
+    share = [int(pss) for _, pss, _ in said]
+    size = 500_000 * 4 / 1024
+    assert all(rss > 0.95 * size for rss in resident)  # each sees the whole of it
+    assert sum(share) < 1.1 * size  # and together they hold it once
 
 
 def test_only_decoded_columns_remain_after_decoding(mirror, cache):

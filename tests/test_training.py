@@ -9,10 +9,11 @@ import torch
 
 from reimpl import context as contexts
 from reimpl import training, vectorised
+from reimpl.augmentation import random_crop, random_flip
 from reimpl.claims import Metric, Reaches, Variant
 from reimpl.context import Moments, Outcome, RunContext, Stopped
 from reimpl.errors import DivergenceError, PaperError
-from reimpl.paper import Data, Paper, Seeds
+from reimpl.paper import Batch, Data, Paper, Seeds
 from reimpl.registry import Entry, find
 
 
@@ -255,3 +256,57 @@ def test_a_batch_of_seeds_cannot_be_watched(entry: Entry) -> None:
     paper = dataclasses.replace(entry.load(), watch=lambda _model, _data: {})
     with pytest.raises(PaperError, match="`watch` and `vectorised`"):
         together(paper, entry.claims.variant("two-inputs"), entry.claims.metrics, [0, 1])
+
+
+def test_training_examples_are_varied_by_the_runs_own_draws_and_test_examples_are_not(
+    entry: Entry,
+) -> None:
+    seen: list[int] = []
+
+    def noisy(batch: Batch, generator: torch.Generator) -> Batch:
+        X, y = batch
+        seen.append(len(X))
+        return X + torch.randn(X.shape, generator=generator), y
+
+    variant, metrics = entry.claims.variant("two-inputs"), entry.claims.metrics
+    paper = dataclasses.replace(entry.load(), augment=noisy)
+    plain = one_by_one(entry.load(), variant, metrics, [0])[0]
+    varied = [one_by_one(paper, variant, metrics, [0])[0] for _ in range(2)]
+    assert varied[0].measurements == varied[1].measurements
+    assert varied[0].measurements != plain.measurements
+    batch_size = variant.recipe.batch_size if variant.recipe else None
+    assert set(seen) == {batch_size}
+
+
+def test_a_batch_of_seeds_cannot_be_varied(entry: Entry) -> None:
+    paper = dataclasses.replace(entry.load(), augment=lambda batch, _generator: batch)
+    with pytest.raises(PaperError, match="`augment` and `vectorised`"):
+        together(paper, entry.claims.variant("two-inputs"), entry.claims.metrics, [0, 1])
+
+
+def test_each_image_of_a_batch_is_cropped_at_its_own_place() -> None:
+    images = torch.rand(500, 3, 8, 6)
+    cropped = random_crop(images, 2, torch.Generator().manual_seed(1))
+    again = random_crop(images, 2, torch.Generator().manual_seed(1))
+    assert torch.equal(cropped, again)
+    places = set()
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    for image, found in zip(padded, cropped, strict=True):
+        at = [
+            (i, j)
+            for i in range(5)
+            for j in range(5)
+            if torch.equal(image[:, i : i + 8, j : j + 6], found)
+        ]
+        assert len(at) == 1
+        places.add(at[0])
+    assert len(places) == 25
+
+
+def test_half_of_the_images_are_flipped() -> None:
+    images = torch.rand(1000, 1, 2, 3)
+    flipped = random_flip(images, torch.Generator().manual_seed(1))
+    turned = (flipped == images.flip(-1)).all(dim=(1, 2, 3))
+    kept = (flipped == images).all(dim=(1, 2, 3))
+    assert bool((turned ^ kept).all())
+    assert 440 < int(turned.sum()) < 560
