@@ -1,5 +1,4 @@
 import copy
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -196,7 +195,6 @@ def test_words_are_split_as_by_the_code(how: str, words: str) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif("REIMPL_DATA_MIRROR" not in os.environ, reason="no mirror")
 @pytest.mark.parametrize("name", ["cr", "mpqa", "trec"])
 def test_corpora_have_as_many_words_as_the_claims_file_says(name: str) -> None:
     variant = CLAIMS.variant(f"cnn-rand-{name}")

@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds
 
 FOLDER = Path(__file__).parents[1] / "papers" / "kipf2017_gcn"
-mirror = pytest.mark.skipif("REIMPL_DATA_MIRROR" not in os.environ, reason="no mirror")
 graphs = pytest.mark.parametrize("name", ["cora", "citeseer"])
 
 
@@ -210,7 +208,6 @@ def test_random_splits_have_the_sizes_of_the_fixed_one_and_no_node_without_words
 # The graphs
 
 
-@mirror
 @pytest.mark.data
 @graphs
 def test_graphs_have_the_sizes_of_table_1(claims: Claims, name: str) -> None:
@@ -229,7 +226,6 @@ def test_graphs_have_the_sizes_of_table_1(claims: Claims, name: str) -> None:
     assert [len(part) for part in graph.fixed] == [20 * classes, 500, 1000]
 
 
-@mirror
 @pytest.mark.data
 @graphs
 def test_some_nodes_know_only_each_other_so_the_largest_eigenvalue_is_two(

@@ -124,8 +124,6 @@ def test_every_fit_without_data_takes_its_first_step(
 def test_every_fit_takes_its_first_step_on_its_data(
     entry: Entry, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    if "REIMPL_DATA_MIRROR" not in os.environ:
-        pytest.skip("REIMPL_DATA_MIRROR is not set: no data to read")
     monkeypatch.setenv("REIMPL_CACHE", str(tmp_path_factory.getbasetemp() / "decoded"))
     assert list(conformance.fit_problems(entry)) == []
 

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds
 
 FOLDER = Path(__file__).parents[1] / "papers" / "wang2012_nbsvm"
-mirror = pytest.mark.skipif("REIMPL_DATA_MIRROR" not in os.environ, reason="no mirror")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +124,6 @@ def test_every_method_runs_on_folds_and_on_an_official_half(claims: Claims) -> N
         assert fit(variant, context) == {"test/accuracy": 100.0}
 
 
-@mirror
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "words", "with_pairs"), [("cr", 5_713, 40_514), ("mpqa", 6_299, 28_350)]
@@ -139,7 +136,6 @@ def test_dictionaries_have_the_sizes_that_the_authors_logged(
     assert indicators(texts, bigrams="all", seen=told).get_shape()[1] == with_pairs
 
 
-@mirror
 @pytest.mark.data
 def test_customer_reviews_come_within_the_margin_of_table_2(claims: Claims) -> None:
     sources, variant = data.load(claims.sources), claims.variant("nbsvm-bi-cr")

@@ -301,18 +301,13 @@ def _evidence(evidence: Evidence) -> list[str]:
         runs = number(len(evidence.records), "record")
         lines.append(f"evidence: {runs} of this machine")
     if evidence.stale:
-        names = _some(evidence.stale)
+        names = some(evidence.stale)
         lines.append(f"stale: the code has changed since the committed records of {names}")
     if evidence.unreadable:
         count = number(len(evidence.unreadable), "record")
         first = evidence.unreadable[0]
         lines.append(f"set aside: {count} that cannot be read, such as {first}")
     return lines
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _failures(result: Result) -> list[str]:

@@ -1,6 +1,5 @@
 """A hundred runs on Cora through the paper and by PyTorch Geometric's layers in a plain loop."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -60,7 +59,7 @@ def plain_run(graph: Graph, edges: torch.Tensor, epochs: int) -> float:
         return float((scores(False)[test].argmax(1) == graph.y[test]).float().mean())
 
 
-@pytest.mark.skipif("REIMPL_DATA_MIRROR" not in os.environ, reason="no mirror to read Cora from")
+@pytest.mark.data
 @pytest.mark.usefixtures("one_thread")
 def test_a_hundred_runs_on_cora_take_a_small_part_of_what_plain_layers_take(benchmark: Any) -> None:
     pytest.importorskip("torch_geometric")

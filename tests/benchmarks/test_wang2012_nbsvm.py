@@ -1,6 +1,5 @@
 """The short texts of Wang & Manning through our code and by bare scikit-learn."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -62,7 +61,7 @@ def by_scikit_learn(sources: Sources, name: str) -> None:
             LinearSVC(C=1.0, **machine).fit(scaled, y[train]).predict(asked)
 
 
-@pytest.mark.skipif("REIMPL_DATA_MIRROR" not in os.environ, reason="no mirror to read texts from")
+@pytest.mark.data
 def test_all_cells_of_the_short_texts_cost_little_more_than_bare_scikit_learn(
     benchmark: Any,
 ) -> None:
