@@ -18,7 +18,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -391,10 +391,13 @@ class _Case:
         """The variants' values seed by seed; a deterministic variant goes with every seed."""
         chance = [self.runs[v] for v in variants if v not in self.fixed]
         seeds = set.intersection(*map(set, chance)) if chance else {0}
-        return sorted(
-            tuple(self.values(v)[0] if v in self.fixed else self.runs[v][s] for v in variants)
-            for s in seeds
+        columns = (
+            repeat(self.values(v)[0], len(seeds))
+            if v in self.fixed
+            else map(self.runs[v].__getitem__, seeds)
+            for v in variants
         )
+        return sorted(zip(*columns, strict=True))
 
     def settled(self, variants: Iterable[str]) -> bool:
         """Whether one run is all there is to know."""
@@ -481,7 +484,7 @@ def _without_runs(blank: Verdict, missing: Sequence[str], failed: frozenset[str]
 def _counted(values: Mapping[int, float | bool | None]) -> dict[int, float]:
     """The values that count, by seed."""
     counted = {seed: float(value) for seed, value in values.items() if value is not None}
-    if any(math.isnan(value) for value in counted.values()):
+    if any(map(math.isnan, counted.values())):
         raise ValueError("NaN among the measurements: a run that gives one is an error")
     return counted
 
@@ -982,7 +985,7 @@ def _no_pairs(case: _Case, variants: Sequence[str], least: int) -> Verdict:
 def _difference(case: _Case, rows: Sequence[tuple[float, ...]]) -> dict[str, Any]:
     """First minus second in the metric's unit, with the paired t-interval."""
     n = len(rows)
-    if not all(math.isfinite(value) for row in rows for value in row) or not rows:
+    if not all(map(math.isfinite, chain.from_iterable(rows))) or not rows:
         return {"n": n, "mean": None}
     mean, sd = mean_sd([first - second for first, second in rows])
     if n < 2:
@@ -993,9 +996,10 @@ def _difference(case: _Case, rows: Sequence[tuple[float, ...]]) -> dict[str, Any
 
 def _gain(better: Better, first: float, second: float) -> float:
     """By how much the first is better; a miss loses to any figure and ties with a miss."""
-    sign = -1.0 if better == "lower" else 1.0
-    scores = [-math.inf if math.isinf(value) else sign * value for value in (first, second)]
-    return 0.0 if scores[0] == scores[1] else scores[0] - scores[1]
+    misses = math.isinf(first), math.isinf(second)
+    if any(misses):
+        return 0.0 if all(misses) else -math.inf if misses[0] else math.inf
+    return second - first if better == "lower" else first - second
 
 
 def _test(claim: Property) -> Callable[[float], bool]:
