@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +30,12 @@ from reimpl.errors import ReimplError, RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
 from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, failed
 from reimpl.records import (
+    Keys,
     Record,
     Store,
     changed,
-    key,
     key_parts,
+    no_collecting,
     read_measured,
     write_measured,
 )
@@ -41,8 +43,6 @@ from reimpl.registry import Entry
 from reimpl.verdict import DECIDED, LOOKS, Verdict, judge_all, judge_in_looks
 
 Where = Literal["local", "committed"]
-KeyOf = Callable[[int], tuple[str, dict[str, str]]]
-"""Seed → key and its parts."""
 BASELINE_SEEDS = 5
 """Runs of a baseline where a split is small; with a thousand test items one run says enough."""
 SMALL_SPLIT = 1000
@@ -326,7 +326,7 @@ class _Planner:
         keys = self.keys(variant, part, "/".join(baseline) if baseline else None)
         cached, left = [], []
         for seed in seeds:
-            record = None if self.request.force else self.find(label, seed, keys(seed)[0], part)
+            record = None if self.request.force else self.find(label, seed, keys.key(seed), part)
             cached.append(record) if record else left.append(seed)
         together = variant.vectorised and part == "train"
         batches = [tuple(left)] if together and left else [(seed,) for seed in left]
@@ -339,12 +339,9 @@ class _Planner:
         )
 
     def find(self, variant: str, seed: int, found: str, part: JobPart) -> Record | None:
-        assert part != "probe"
-        return self.store.find(
-            paper=self.entry.slug, variant=variant, seed=seed, key=found, part=part
-        )
+        return self.recorded.get((part, variant, seed, found))
 
-    def keys(self, variant: Variant, part: JobPart, baseline: str | None = None) -> KeyOf:
+    def keys(self, variant: Variant, part: JobPart, baseline: str | None = None) -> Keys:
         return current_keys(
             self.entry,
             variant,
@@ -359,7 +356,7 @@ class _Planner:
         variant: Variant,
         seeds: tuple[int, ...],
         part: JobPart,
-        keys: KeyOf,
+        keys: Keys,
         *,
         baseline: tuple[str, str] | None,
     ) -> Job:
@@ -401,7 +398,7 @@ class _Planner:
             claims=self.claims,
             root=self.request.root,
             room=self.room,
-            local=self.store.read(self.entry.slug).ok,
+            local=self.local,
             committed=read_measured(self.entry.folder / "measured.jsonl"),
             may_probe=self.may_probe,
             run=self.try_out,
@@ -413,6 +410,14 @@ class _Planner:
     def try_out(self, jobs: Sequence[Job]) -> Iterable[Event]:
         open_data(self.claims, jobs)
         return _engine(self.request, jobs, self.room)
+
+    @cached_property
+    def local(self) -> list[Record]:
+        return self.store.read(self.entry.slug).ok
+
+    @cached_property
+    def recorded(self) -> dict[tuple[str, str, int, str], Record]:
+        return {(r.part, r.variant, r.seed, r.key): r for r in self.local}
 
 
 def _check_device(name: str) -> None:
@@ -463,8 +468,8 @@ def current_keys(
     overrides: Mapping[str, Scalar] | None = None,
     model: str | None = None,
     baseline: str | None = None,
-) -> KeyOf:
-    """Seed → key and its parts, for the code and claims as they are now."""
+) -> Keys:
+    """The keys of a variant's runs, for the code and claims as they are now."""
     from reimpl import data
 
     assert part != "probe"
@@ -486,11 +491,7 @@ def current_keys(
         parts["baseline"] = baseline
         parts["budget"] = f"{BASELINE_SECONDS:g} s"
 
-    def of(seed: int) -> tuple[str, dict[str, str]]:
-        own = {**parts, "seed": str(seed)}
-        return key(own), own
-
-    return of
+    return Keys(parts)
 
 
 def _baselines_folder() -> Path:
@@ -686,6 +687,7 @@ def result_of(request: Request, *, fresh: Sequence[Record] = (), committed: bool
     return replace(result, verdicts=asked, fresh=tuple(fresh), spent=spent)
 
 
+@no_collecting()
 def judged(entry: Entry, root: Path, *, in_looks: bool = False, committed: bool = True) -> Result:
     """Verdicts from the records there are, without running anything.
 
@@ -758,9 +760,9 @@ class _Current:
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.keys: dict[tuple[str, str, str], KeyOf | None] = {}
+        self.keys: dict[tuple[str, str, str], Keys | None] = {}
 
-    def _keys(self, record: Record) -> KeyOf | None:
+    def _keys(self, record: Record) -> Keys | None:
         baseline = record.key_parts.get("baseline", "") if record.part == "baseline" else ""
         place = (record.part, record.variant, baseline)
         if place not in self.keys:
@@ -774,7 +776,7 @@ class _Current:
     def is_current(self, record: Record) -> bool:
         """Whether running it again now would find it cached."""
         keys = self._keys(record)
-        return keys is not None and keys(record.seed)[0] == record.key
+        return keys is not None and keys.key(record.seed) == record.key
 
     def same_code(self, record: Record) -> bool:
         """Whether the paper's side of the key is the same; versions of libraries may differ."""
