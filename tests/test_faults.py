@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from reimpl.records import Store
 from reimpl.reproduction import Request, Result, plan, reproduce
 
 RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
@@ -319,3 +320,96 @@ def test_plan_answers_without_data_and_says_what_is_missing(tmp_path: Path) -> N
     assert done.returncode == 0
     assert "lenet5" in done.stdout
     assert "REIMPL_DATA_MIRROR" in done.stderr
+
+
+def test_two_at_once_lose_nothing(slow_paper: Path, tmp_path: Path) -> None:
+    undisturbed = expected(slow_paper, tmp_path / "a")
+    runs = tmp_path / "b"
+    both = [begin(slow_paper, runs, "--workers", "1") for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    for process in both:
+        process.communicate()
+    afterwards = reproduce(request(slow_paper, runs))
+    assert (measured(afterwards), afterwards.fresh) == (undisturbed, ())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(line, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("a small file system cannot be mounted here; it takes root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize(("engine", "free"), [("inprocess", 0), ("processes", 8)])
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on_when_there_is_room(
+    tiny_paper: Path, tmp_path: Path, small_disk: Path, engine: str, free: int
+) -> None:
+    undisturbed = reproduce(request(tiny_paper, tmp_path / "elsewhere", engine="inprocess"))
+    filler, runs = small_disk / "filler", small_disk / "runs"
+    filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize))
+    os.truncate(filler, filler.stat().st_size - free * 1024)  # with 8 kB, one record finds room
+    line = command(tiny_paper, runs, "--engine", engine)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    filler.unlink()
+    again = reproduce(request(tiny_paper, runs, engine="inprocess"))
+    assert (again.errors, again.evidence.unreadable) == ([], ())
+    assert measured(again) == measured(undisturbed)
+    assert again.verdicts == undisturbed.verdicts
+
+
+def test_a_record_cut_anywhere_is_never_judged_and_the_run_is_made_again(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    once = request(tiny_paper, runs, engine="inprocess")
+    undisturbed = reproduce(once)
+    victim = next(runs.glob("tiny*/two-inputs/0-*.json"))
+    whole = victim.read_bytes()
+    for end in range(len(whole) - 1):  # the last byte ends the line, and says nothing
+        victim.write_bytes(whole[:end])
+        read = Store(runs).read(undisturbed.entry.slug)
+        assert ("train", "two-inputs", 0) not in {(r.part, r.variant, r.seed) for r in read.ok}
+        assert len(read.ok) == len(undisturbed.evidence.records) - 1
+        assert read.unreadable == [victim.with_name(f"{victim.name}.unreadable")]
+    for end in range(0, len(whole) - 1, len(whole) // 5):
+        victim.write_bytes(whole[:end])
+        again = reproduce(once)
+        assert [(r.variant, r.seed) for r in again.fresh] == [("two-inputs", 0)]
+        assert measured(again) == measured(undisturbed)
+        assert again.verdicts == undisturbed.verdicts
+
+
+def test_a_killed_mirror_of_wandb_disturbs_no_run_and_is_one_line(
+    slow_paper: Path, tmp_path: Path
+) -> None:
+    undisturbed = expected(slow_paper, tmp_path / "a")
+    killed: list[int] = []
+    said: list[str] = []
+
+    def kill_mirror(event: Any) -> None:
+        if event.kind == "progress" and not killed:
+            for process in psutil.Process().children():
+                if "reimpl.tracking" in process.cmdline():
+                    killed.append(process.pid)
+                    process.kill()
+
+    wanted = request(slow_paper, tmp_path / "b", wandb="offline")
+    disturbed = reproduce(wanted, watch=kill_mirror, say=said.append)
+    assert len(killed) == 1
+    assert len(said) == 1
+    assert "runs are missing or incomplete there; the records are not" in said[0]
+    assert disturbed.errors == []
+    assert measured(disturbed) == undisturbed
+    assert disturbed.verdicts == reproduce(request(slow_paper, tmp_path / "a")).verdicts
