@@ -1,0 +1,106 @@
+"""Runs that do nothing, by the hundred: what the harness itself takes, and whether it grows."""
+
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import pytest
+
+from reimpl.reproduction import Request, reproduce
+
+CODE = '''"""A paper whose runs do nothing."""
+
+from reimpl.paper import Paper
+
+
+def fit(variant, context):
+    return {"test/error": float(context.seeds.run)}
+
+
+PAPER = Paper(slug="noop2026_nothing", fit=fit)
+'''
+CLAIMS = """[paper]
+title = "Nothing"
+authors = ["N. Body"]
+year = 2026
+url = "https://example.org/nothing"
+
+[metric."test/error"]
+unit = "%"
+better = "lower"
+definition = "the number of the run"
+
+[[variant]]
+id = "nothing"
+says = "nothing is done"
+source = "sec. 1"
+
+[[claim]]
+id = "none"
+kind = "value"
+says = "nothing comes of nothing"
+source = "sec. 1"
+metric = "test/error"
+variant = "nothing"
+published = "0.0"
+margin = 1.0
+margin_reason = "any"
+cost = "minutes"
+"""
+
+
+def nothing(parent: Path) -> Path:
+    folder = parent / "papers" / "noop2026_nothing"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(CODE)
+    (folder / "claims.toml").write_text(CLAIMS)
+    return folder
+
+
+def check(place: Path, engine: Literal["processes", "inprocess"], count: int) -> tuple[float, ...]:
+    """None lost, none twice; seconds of a run among the first and the last tenth."""
+    done: list[tuple[int, float]] = []
+
+    def watch(event: Any) -> None:
+        if event.kind == "done":
+            done.extend((record.seed, time.monotonic()) for record in event.contents["result"])
+
+    request = Request(
+        paper="noop2026_nothing",
+        papers=(nothing(place),),
+        runs=place / "runs",
+        seeds=count,
+        engine=engine,
+        workers=1,
+        wandb="disabled",
+    )
+    result = reproduce(request, watch=watch)
+    wanted = Counter(range(count))
+    assert Counter(seed for seed, _ in done) == wanted
+    assert Counter(record.seed for record in result.fresh) == wanted
+    assert Counter(record.seed for record in result.evidence.records) == wanted
+    assert all(r.measurements == {"test/error": float(r.seed)} for r in result.evidence.records)
+    assert len(list((place / "runs").glob("noop*/nothing/*.json"))) == count
+    assert len(list((place / "runs" / ".locks").glob("*"))) <= 1
+    again = reproduce(request)
+    assert (again.fresh, again.verdicts) == ((), result.verdicts)
+    times = [time_ for _, time_ in done]
+    each = [after - before for before, after in pairwise(times)]
+    tenth = count // 10
+    return median(each[:tenth]), median(each[-tenth:])
+
+
+@pytest.mark.parametrize("engine", ["processes", "inprocess"])
+def test_five_hundred_runs_that_do_nothing_are_all_there_once_and_take_no_longer_at_the_end(
+    tmp_path: Path,
+    engine: Literal["processes", "inprocess"],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, last = check(tmp_path, engine, 500)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{engine}: {1000 * first:.1f} ms a run, {1000 * last:.1f} at the end\n")
+    assert last <= 2 * first
