@@ -619,7 +619,7 @@ def sent(source: Source, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Pack here, and be the other machine from now on."""
     packed = data.pack(source)
     for content in packed.values():
-        content.flags.writeable = False  # as it comes out of shared memory
+        content.setflags(write=False)  # as it comes out of shared memory
     monkeypatch.setenv("REIMPL_DATA_MIRROR", "")
     monkeypatch.setenv("REIMPL_CACHE", str(elsewhere))
     assert not data.packed_is_here(source)
