@@ -159,7 +159,7 @@ def test_every_import_is_declared() -> None:
 
 
 def test_only_papers_that_say_so_import_an_extra() -> None:
-    assert sorted(imported("reimpl", "baselines") & extras()) == ["ray"]  # its engine, which asks first
+    assert sorted(imported("reimpl", "baselines") & extras()) == ["ray"]  # its engine
     slugs = sorted(path.parent.name for path in (ROOT / "papers").glob("*/claims.toml"))
     found = {slug: imported(f"papers/{slug}") & extras() for slug in slugs}
     assert {slug: used for slug, used in found.items() if used != required(slug)} == {}
