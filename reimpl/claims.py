@@ -192,6 +192,12 @@ class Variant:
     """Variants of one dataset share their data; baselines are fitted once for each."""
     sources: tuple[str, ...] | None = None
     """The `[data.NAME]` blocks that it reads, all of them unless told; nothing else is fetched."""
+    cpus: int = 1
+    """Processors that a cluster sets aside for one run; torch itself keeps to one thread."""
+    gpus: float = 1.0
+    """GPUs that it sets aside with `--device cuda`; at 0.5 two runs share one."""
+    memory_mb: int | None = None
+    """Peak memory of one run, where it is not the paper's."""
     recipe: Recipe | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -396,13 +402,13 @@ _LISTED = ("variant", "claim", "deviation", "gap")
 _RECIPE_KEYS = tuple(f.name for f in fields(Recipe))
 _VARIANT_KEYS = (
     *("id", "says", "source", "seeds", "deterministic", "folds", "vectorised"),
-    *("dataset", "sources"),
+    *("dataset", "sources", "cpus", "gpus", "memory_mb"),
 )
 _PHASE_KEYS = ("from", "lr", "momentum", "weight_decay", "shrink")
 _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("memory_mb", "classes", "items", "seeds", "folds", "best_of"), 1),
-    **dict.fromkeys(("epochs", "batch_size", "evaluate"), 1),
-    **dict.fromkeys(("lr", "momentum", "weight_decay", "shrink", "clip", "sd"), 0),
+    **dict.fromkeys(("epochs", "batch_size", "evaluate", "cpus"), 1),
+    **dict.fromkeys(("lr", "momentum", "weight_decay", "shrink", "clip", "sd", "gpus"), 0),
     "n": 2,  # a spread over one run is none
 }
 _FOREIGN = re.compile(r"[^:\s]+:[^:\s]+")

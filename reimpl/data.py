@@ -87,6 +87,56 @@ def verify(sources: Mapping[str, Source]) -> list[SplitFacts]:
     return [facts for source in sources.values() for facts in _verify(source)]
 
 
+def pack(source: Source) -> dict[str, "np.ndarray[Any, Any]"]:
+    """The bytes of a dataset's files, by path, for a machine that has neither cache nor mirror.
+
+    Raises:
+        DataError: the data are missing or are not what `claims.toml` says.
+    """
+    import numpy as np
+
+    if source.files:
+        paths = _files(source)
+    else:
+        _open(source)
+        entry = _entry(source)
+        found = (path for path in sorted(entry.rglob("*")) if path.is_file())
+        paths = {path.relative_to(entry).as_posix(): path for path in found}
+    return {name: np.fromfile(path, dtype=np.uint8) for name, path in paths.items()}
+
+
+def packed_is_here(source: Source) -> bool:
+    """Whether the cache has what `unpack` would put there."""
+    return _fetched(source) if source.files else _meta(_entry(source)) is not None
+
+
+def unpack(source: Source, packed: Mapping[str, "np.ndarray[Any, Any]"]) -> None:
+    """Put a packed dataset into the cache, where every process of this machine maps it.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    from filelock import FileLock
+
+    folder = _files_folder(source) if source.files else _entry(source)
+    building = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            if packed_is_here(source):
+                return
+            for name, content in packed.items():
+                (building / name).parent.mkdir(parents=True, exist_ok=True)
+                content.tofile(building / name)
+            shutil.rmtree(folder, ignore_errors=True)
+            building.rename(folder)
+        _evict(keep=folder)
+    except OSError as error:
+        raise _unwritable(source, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
 def missing(source: Source) -> str | None:
     """Why a dataset is not at hand, in one line, or None; nothing is decoded."""
     if source.files and _fetched(source):
@@ -363,11 +413,15 @@ def _decode(source: Source) -> dict[str, Any]:
             meta = _meta(entry) or _build(source, entry)
         _evict(keep=entry)
     except OSError as error:
-        raise DataError(
-            f"{_name(source)}: the cache {cache_root()} cannot be written "
-            f"({error.strerror or error}); set REIMPL_CACHE to a folder that can"
-        ) from error
+        raise _unwritable(source, error) from error
     return meta
+
+
+def _unwritable(source: Source, error: OSError) -> DataError:
+    return DataError(
+        f"{_name(source)}: the cache {cache_root()} cannot be written "
+        f"({error.strerror or error}); set REIMPL_CACHE to a folder that can"
+    )
 
 
 def _build(source: Source, entry: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import importlib.util
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -108,15 +108,29 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _executed(job: Job, emit: "Emit") -> list[Record]:
-    store = Store(job.root)
-    with _alone(store, job):
-        kept = {} if job.force else _kept(store, job)
-        left = [seed for seed in job.seeds if seed not in kept]
-        fresh = _record(_only(job, left), store, emit) if left else []
-        store.write_many(fresh)
-        for seed in left:
-            _checkpoint(store, job, seed).unlink(missing_ok=True)
-        return [*kept.values(), *fresh]
+    with _alone(job):
+        kept, left = undone(job)
+        fresh = attempt(left, emit) if left else []
+        if left:
+            keep([(left, fresh)])
+        return [*kept, *fresh]
+
+
+def undone(job: Job) -> tuple[list[Record], Job | None]:
+    """The records that there are already, and the job with what is left to do."""
+    kept = {} if job.force else _kept(Store(job.root), job)
+    left = [seed for seed in job.seeds if seed not in kept]
+    return list(kept.values()), _only(job, left) if left else None
+
+
+def keep(done: Sequence[tuple[Job, Sequence[Record]]]) -> None:
+    """Write the records of jobs that are done, together; their checkpoints have served."""
+    for root in {job.root for job, _ in done}:
+        store = Store(root)
+        store.write_many(r for job, records in done if job.root == root for r in records)
+    for job, _ in done:
+        for seed in job.seeds:
+            _checkpoint(Store(job.root), job, seed).unlink(missing_ok=True)
 
 
 def failed(job: Job, why: str) -> list[Record]:
@@ -125,12 +139,17 @@ def failed(job: Job, why: str) -> list[Record]:
     return [_make(job, seed, clock, error=why) for seed in job.seeds]
 
 
-@contextmanager
-def _alone(store: Store, job: Job) -> Iterator[None]:
-    """Wait until nobody else is making the same runs."""
+def claim(job: Job) -> AbstractContextManager[bool]:
+    """Whether nobody else is making the same runs; the claim ends with the block."""
     same = job.keys[0] if len(job.seeds) == 1 else f"{job.entry.slug}-{job.variant}"
+    return Store(job.root).claim(same)
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Wait until nobody else is making the same runs."""
     while True:
-        with store.claim(same) as mine:
+        with claim(job) as mine:
             if mine:
                 yield
                 return
@@ -179,9 +198,12 @@ class _Clock:
         return time.monotonic() - self.wall, time.process_time() - self.cpu
 
 
-def _record(job: Job, store: Store, emit: "Emit") -> list[Record]:
-    """Run the job; what goes wrong in a run becomes its record."""
-    claims = job.entry.claims
+def attempt(job: Job, emit: "Emit") -> list[Record]:
+    """Run the job without keeping its records; what goes wrong in a run becomes its record.
+
+    Nothing but checkpoints is read or written under `job.root`.
+    """
+    store, claims = Store(job.root), job.entry.claims
     variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
     paper = _paper(job)
     clock = _Clock()

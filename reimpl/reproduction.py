@@ -25,7 +25,7 @@ from reimpl.claims import (
     foreign_variants,
     own_variants_of,
 )
-from reimpl.engines import Event, Room, room
+from reimpl.engines import Event, Room, check_ray, room
 from reimpl.errors import ReimplError, RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
 from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, failed
@@ -73,7 +73,9 @@ class Request:
     model: str | None = None
     force: bool = False
     baselines: bool = False
-    engine: Literal["processes", "inprocess"] = "processes"
+    engine: Literal["processes", "inprocess", "ray"] = "processes"
+    address: str | None = None
+    """`HOST:PORT` of a Ray cluster; `RAY_ADDRESS`, or one that is started here."""
     runs: Path | None = None
     """Folder of the records; `REIMPL_RUNS`, or `runs` here."""
 
@@ -81,6 +83,13 @@ class Request:
     def root(self) -> Path:
         """The folder of the records."""
         return (self.runs or Path(os.environ.get("REIMPL_RUNS", "runs"))).absolute()
+
+    @property
+    def cluster(self) -> str | None:
+        """Where the Ray cluster answers, when one is not to be started here."""
+        if self.engine != "ray":
+            return None
+        return self.address or os.environ.get("RAY_ADDRESS") or None
 
     @property
     def altered(self) -> bool:
@@ -211,7 +220,10 @@ class _Planner:
         self.claims = self.entry.claims
         self.store = Store(request.root)
         self.room = room(request.workers)
-        _check_device(request.device)
+        if request.engine == "ray":
+            check_ray(request.device)
+        else:
+            _check_device(request.device)
         if request.model:
             from reimpl.jobs import own_model
 
@@ -408,6 +420,8 @@ class _Planner:
         return done
 
     def try_out(self, jobs: Sequence[Job]) -> Iterable[Event]:
+        if self.request.engine == "ray":
+            return ()  # what a node would take, this machine cannot try
         open_data(self.claims, jobs)
         return _engine(self.request, jobs, self.room)
 
@@ -649,6 +663,11 @@ def _engine(
         from reimpl.engines import inprocess
 
         return inprocess.run(jobs, until=until)
+    if request.engine == "ray":
+        from reimpl.engines import ray
+
+        most = request.workers if request.cluster else room.threads
+        return ray.run(jobs, workers=most, address=request.cluster, until=until)
     from reimpl.engines import processes
 
     return processes.run(jobs, room, until=until)

@@ -614,3 +614,50 @@ def test_files_that_cannot_be_fetched_say_what_to_do(
         _ = data.load({"filed": gone})["filed"]
     with pytest.raises(DataError, match="names no 'url'"):
         _ = data.load({"filed": replace(filed, url=None)})["filed"]
+
+
+# To a machine that has neither cache nor mirror
+
+
+def sent(source: Source, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack here, and be the other machine from now on."""
+    packed = data.pack(source)
+    for content in packed.values():
+        content.setflags(write=False)  # as it comes out of shared memory
+    monkeypatch.setenv("REIMPL_DATA_MIRROR", "")
+    monkeypatch.setenv("REIMPL_CACHE", str(elsewhere))
+    assert not data.packed_is_here(source)
+    data.unpack(source, packed)
+    assert data.packed_is_here(source)
+
+
+def test_tensors_arrive_as_they_were_and_may_be_written_to(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = data.load({"toy": TOY})["toy"]
+    images = {split: before[split]["image"].clone() for split in before}
+    sent(TOY, tmp_path / "elsewhere", monkeypatch)
+    after = data.load({"toy": TOY})["toy"]
+    assert [split for split in after if not after[split]["image"].equal(images[split])] == []
+    after["train"]["image"].zero_()
+    again = data.load({"toy": TOY})["toy"]
+    assert again["train"]["image"].equal(images["train"])
+
+
+def test_files_arrive_as_they_were(
+    filed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(filed, tmp_path / "elsewhere", monkeypatch)
+    found = data.load({"filed": filed})["filed"]["files"]["data/one.txt"]
+    assert found.read_text() == "one"
+    assert found.is_relative_to(tmp_path / "elsewhere")
+
+
+def test_a_cache_that_cannot_take_what_arrives_is_named(
+    filed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = data.pack(filed)
+    monkeypatch.setenv("REIMPL_DATA_MIRROR", "")
+    monkeypatch.setenv("REIMPL_CACHE", str(tmp_path / "mirror" / "org" / "filed" / "data/one.txt"))
+    with pytest.raises(DataError, match="set REIMPL_CACHE to a folder that can"):
+        data.unpack(filed, packed)

@@ -159,7 +159,7 @@ def test_every_import_is_declared() -> None:
 
 
 def test_only_papers_that_say_so_import_an_extra() -> None:
-    assert sorted(imported("reimpl", "baselines") & extras()) == []
+    assert sorted(imported("reimpl", "baselines") & extras()) == ["ray"]  # its engine
     slugs = sorted(path.parent.name for path in (ROOT / "papers").glob("*/claims.toml"))
     found = {slug: imported(f"papers/{slug}") & extras() for slug in slugs}
     assert {slug: used for slug, used in found.items() if used != required(slug)} == {}
@@ -200,7 +200,9 @@ def test_no_file_names_a_machine_or_an_index() -> None:
     assert [(path, word) for path, word in found if word in texts[ROOT / path]] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/clusters.md"]
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)

@@ -311,9 +311,18 @@ def reproduce(
     force: Force = False,
     baselines: Baselines = False,
     engine: Annotated[
-        Literal["processes", "inprocess"],
-        typer.Option(help="inprocess: one after another in this process, for debugging."),
+        Literal["processes", "inprocess", "ray"],
+        typer.Option(
+            help="ray: on a Ray cluster; inprocess: one after another here, for debugging."
+        ),
     ] = "processes",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Of the Ray cluster, or auto [default: $RAY_ADDRESS, or one started here].",
+        ),
+    ] = None,
     strict: Strict = False,
     papers: Folders = None,
     runs: Runs = None,
@@ -328,10 +337,13 @@ def reproduce(
     reimpl reproduce lenet5 --set lr=0.01 --seeds 3
     reimpl reproduce lenet5 --model mine.py:Net
     reimpl reproduce mine --papers ~/papers
+    reimpl reproduce lenet5 --engine ray --address 10.0.0.1:6379
     """  # noqa: D301  (the character itself keeps the lines apart)
     from reimpl import report
     from reimpl.tracking import check_mode
 
+    if address and engine != "ray":
+        raise RequestError(f"--address {address}: goes with --engine ray")
     request = _request(
         paper,
         papers=papers,
@@ -348,6 +360,7 @@ def reproduce(
         force=force,
         baselines=baselines,
         engine=engine,
+        address=address,
         runs=runs,
     )
     result = _run(request)

@@ -1,11 +1,16 @@
-"""Engines take jobs and yield what happens: `processes` packs, `inprocess` is for debugging."""
+"""Engines take jobs and yield what happens.
+
+`processes` packs them on this machine, `ray` sends them to a cluster, `inprocess` is for debugging.
+"""
 
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
+from reimpl.errors import RequestError
 from reimpl.jobs import Job
 
 SHARE_OF_MEMORY = 0.8
@@ -59,3 +64,17 @@ def at_once(jobs: Sequence[Job], room: Room) -> list[Job]:
         if room.holds(job, begun):
             begun.append(job)
     return begun
+
+
+def check_ray(device: str) -> None:
+    """Whether jobs can be sent to Ray from here.
+
+    Raises:
+        RequestError: Ray is not installed, or the device is not one that it hands out.
+    """
+    if find_spec("ray") is None:
+        hint = "install it with: pip install 'reimpl[ray]'"
+        raise RequestError(f"--engine ray needs ray, which is not here; {hint}")
+    if device not in ("cpu", "cuda"):
+        hint = "Ray chooses which one, so write --device cuda or cpu"
+        raise RequestError(f"--device {device}: {hint}")

@@ -1,0 +1,432 @@
+"""Jobs as tasks of a Ray cluster: here, on several machines, on SLURM, on Kubernetes.
+
+A task takes what its variant declares: processors, GPUs, memory. The driver alone writes records,
+so that workers need not see its folder; where they do, they keep their checkpoints in it. A run
+whose worker or node is lost is sent again: it goes on from its checkpoint, or from the start where
+that folder cannot be seen.
+"""
+
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from math import inf
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    TaskUnschedulableError,
+)
+
+from reimpl import data, jobs
+from reimpl.claims import Source
+from reimpl.engines import Event, cluster
+from reimpl.engines.processes import GRACE, TRIES
+from reimpl.errors import RecordError, ReimplError, RequestError
+from reimpl.jobs import Job
+from reimpl.records import Record, environment
+from reimpl.registry import Entry
+
+NODES = 10
+"""How often a job is begun whose node dies: machines that can be taken away go in numbers."""
+WAITING = 16
+"""The least number of tasks that Ray knows of; of more it has twice what can run at once."""
+TELL_EVERY = 0.2
+"""Seconds between two reports of a worker."""
+GATHER = 0.01
+"""Seconds that a first report waits for others, so that the disk is waited for once."""
+LOOK_EVERY = 5.0
+"""Seconds between looks at the nodes that there are."""
+PATIENCE = 300.0
+"""Seconds in which a cluster may find a node for what none can take; one that grows needs some."""
+ROOT = Path(__file__).parents[2]
+"""Where our code lies; on a worker, the parcel."""
+ENDS = ("done", "refused", "broken", "stopped", "again")
+
+Message = tuple[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Freight:
+    """What every job takes with it."""
+
+    mark: Path
+    """A file in the driver's folder of records: a worker that sees it sees that folder."""
+    paper: str
+    model: str | None
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    packed: Mapping[str, Any] = field(default_factory=dict)
+    """The files of each source, in Ray's object store."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Flight:
+    """A job that is claimed, and perhaps on its way."""
+
+    job: Job
+    left: Job
+    kept: list[Record]
+    claim: ExitStack
+    worker_died: int = 0
+    node_died: int = 0
+
+
+def run(
+    jobs: Sequence[Job], *, workers: int | None, address: str | None, until: float = inf
+) -> Generator[Event]:
+    """Run jobs in order of their list, as the cluster has room, and yield what happens.
+
+    Args:
+        jobs: of one paper.
+        workers: processors of a cluster that is started here; at an address, the most runs at once.
+        address: `HOST:PORT` of a cluster, or `auto`; None starts one here.
+        until: the `time.monotonic()` at which work breaks off, with checkpoints kept.
+
+    Raises:
+        RequestError: no cluster answers, or it has no room for such a run.
+    """
+    first = jobs[0]
+    with (
+        cluster.packed(first) as parcel,
+        _marked(first.root) as mark,
+        cluster.connected(address, parcel.root, workers=workers),
+    ):
+        sources = _wanted(jobs) if address else {}
+        freight = _Freight(
+            mark=mark,
+            paper=parcel.paper,
+            model=parcel.model,
+            sources=sources,
+            packed={name: ray.put(data.pack(source)) for name, source in sources.items()},
+        )
+        driver = _Driver(jobs, freight, most=workers if address else None)
+        driver.patience = PATIENCE if address else 0.0
+        try:
+            yield from driver.events(until)
+        finally:
+            driver.recall()
+
+
+@contextmanager
+def _marked(root: Path) -> Iterator[Path]:
+    mark = root / f".ray-{uuid4().hex}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise RecordError(
+            f"{root}: {error.strerror}. Choose a folder that can be written."
+        ) from None
+    try:
+        yield mark
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _wanted(jobs: Sequence[Job]) -> dict[str, Source]:
+    claims = jobs[0].entry.claims
+    variants = {job.variant for job in jobs if job.part != "counts"}
+    names = {name for v in variants for name in claims.sources_of(claims.variants[v])}
+    return {name: claims.sources[name] for name in sorted(names)}
+
+
+def needs(job: Job) -> dict[str, float]:
+    """What a job asks of a node, in Ray's words and units."""
+    claims = job.entry.claims
+    variant = claims.variant(job.variant)
+    memory = variant.memory_mb or job.memory_mb or claims.paper.memory_mb
+    gpus = {"GPU": variant.gpus} if job.device.startswith("cuda") else {}
+    return {"CPU": max(variant.cpus, job.threads), "memory": int(memory * 2**20), **gpus}
+
+
+class _Driver:
+    """Keeps a window of jobs with Ray, so that thousands that wait cost nothing."""
+
+    def __init__(self, jobs: Sequence[Job], freight: _Freight, *, most: int | None) -> None:
+        self.waiting, self.again = deque(jobs), deque[_Flight]()
+        self.freight, self.most = freight, most
+        self.flying: dict[Any, _Flight] = {}
+        self.done: list[tuple[_Flight, list[Record]]] = []
+        self.git = {
+            name: value
+            for name, value in environment(jobs[0].entry.folder).items()
+            if name.startswith("git_")
+        }
+        self.patience = 0.0
+        self.looked = self.heard = time.monotonic()
+        self.window = self._window()
+        self.needs = [dict(n) for n in {tuple(needs(job).items()) for job in jobs}]
+
+    def events(self, until: float) -> Iterator[Event]:
+        self.check_room()
+        while (self.waiting or self.again or self.flying) and time.monotonic() < until:
+            yield from self.send()
+            if self.flying:
+                yield from self.hear()
+            elif self.waiting:
+                time.sleep(jobs.WAIT)  # for runs that another process is making
+            if time.monotonic() - self.looked > LOOK_EVERY:
+                self.looked, self.window = time.monotonic(), self._window()
+                self.check_room()
+
+    def _window(self) -> int:
+        return self.most or max(WAITING, 2 * cluster.cpus())
+
+    def check_room(self) -> None:
+        """Give up on a cluster that has had no node for such a run in a long while.
+
+        Raises:
+            RequestError: says what is wanted.
+        """
+        lacking = [wanted for wanted in self.needs if not cluster.has_room_for(wanted)]
+        if not lacking:
+            self.heard = time.monotonic()
+        elif time.monotonic() - self.heard >= self.patience:
+            gpus = f", {lacking[0]['GPU']:g} GPUs" if "GPU" in lacking[0] else ""
+            what = f"{lacking[0]['CPU']:g} CPUs{gpus} and {lacking[0]['memory'] / 2**20:,.0f} MB"
+            raise RequestError(f"no node of the Ray cluster has the {what} that a run declares")
+
+    # Out
+
+    def send(self) -> Iterator[Event]:
+        """Fill the window; what somebody else is making goes to the end of the line."""
+        tried = 0
+        while len(self.flying) < self.window and (self.again or tried < len(self.waiting)):
+            flight = self.again.popleft() if self.again else self.claimed(self.waiting.popleft())
+            if flight is None:
+                tried += 1
+            elif isinstance(flight, _Flight):
+                self.flying[_task(flight.left).remote(flight.left, self.freight)] = flight
+            else:
+                yield flight
+
+    def claimed(self, job: Job) -> "_Flight | Event | None":
+        """The job, ready to go; or that it is done already; or None when another makes it."""
+        with ExitStack() as stack:
+            if not stack.enter_context(jobs.claim(job)):
+                self.waiting.append(job)
+                return None
+            kept, left = jobs.undone(job)
+            if left is None:
+                return Event(kind="done", job=job, contents={"result": kept})
+            return _Flight(job=job, left=left, kept=kept, claim=stack.pop_all())
+
+    # In
+
+    def hear(self) -> Iterator[Event]:
+        """What the tasks that have something to say tell."""
+        if ray.wait(list(self.flying), num_returns=1, timeout=1.0)[0]:
+            flying = list(self.flying)
+            for task in ray.wait(flying, num_returns=len(flying), timeout=GATHER)[0]:
+                yield from self.told(task)
+        yield from self.kept()
+
+    def told(self, task: Any) -> Iterator[Event]:
+        flight = self.flying[task]
+        for kind, contents in self.messages(task, flight):
+            if kind not in ENDS:
+                yield Event(kind=kind, job=flight.job, contents=contents)  # type: ignore[arg-type]
+                continue
+            del self.flying[task]
+            if kind == "done":
+                self.done.append((flight, [self.signed(flight.job, r) for r in contents]))
+            elif kind == "again":
+                self.again.append(flight)
+            else:
+                flight.claim.close()
+                name = "error" if kind == "refused" else "why"
+                kind = "refused" if kind == "refused" else "lost"
+                yield Event(kind=kind, job=flight.job, contents={name: contents})
+
+    def messages(self, task: Any, flight: _Flight) -> list[Message]:
+        try:
+            return ray.get(next(task))
+        except (RuntimeEnvSetupError, TaskUnschedulableError, RayTaskError) as error:
+            return [("refused", RequestError(f"a worker cannot begin: {_last(error)}"))]
+        except (RayError, StopIteration) as error:
+            return [self.lost(flight, error)]
+
+    def kept(self) -> Iterator[Event]:
+        """Write the records of what is done, together, and let others see them."""
+        done, self.done = self.done, []
+        jobs.keep([(flight.left, records) for flight, records in done])
+        for flight, _ in done:
+            flight.claim.close()
+        for flight, records in done:
+            result = [*flight.kept, *records]
+            yield Event(kind="done", job=flight.job, contents={"result": result})
+
+    def lost(self, flight: _Flight, error: Exception) -> Message:
+        """Whether a job whose task died is sent again, or else why not."""
+        if isinstance(error, NodeDiedError):
+            flight.node_died += 1
+        else:
+            flight.worker_died += 1
+        if flight.worker_died < TRIES and flight.node_died < NODES:
+            return "again", None
+        died = f"{flight.worker_died} of its workers and {flight.node_died} of its nodes died"
+        return "broken", f"{died}: {_last(error)}"
+
+    def signed(self, job: Job, record: Record) -> Record:
+        """The record with what the driver alone knows: the state of its checkout."""
+        return replace(record, model=job.model, environment={**record.environment, **self.git})
+
+    # Back
+
+    def recall(self) -> None:
+        """Cancel what is queued; what runs writes a checkpoint first, and what is done is kept."""
+        for task in self.flying:
+            ray.cancel(task)
+        until = time.monotonic() + GRACE
+        while self.flying and time.monotonic() < until:
+            for task in ray.wait(list(self.flying), num_returns=1, timeout=GRACE)[0]:
+                self.back(task)
+        for task, flight in self.flying.items():
+            ray.cancel(task, force=True)
+            flight.claim.close()
+        for _ in self.kept():
+            pass
+
+    def back(self, task: Any) -> None:
+        """What a task still says: a result is kept, all else has been cancelled."""
+        kind, contents = self.messages(task, self.flying[task])[-1]
+        if kind in ENDS:
+            flight = self.flying.pop(task)
+            if kind == "done":
+                self.done.append((flight, [self.signed(flight.job, r) for r in contents]))
+            else:
+                flight.claim.close()
+
+
+def _last(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+# On a worker
+
+
+def _task(job: Job) -> Any:
+    return _remote(tuple(needs(job).items()))
+
+
+@cache
+def _remote(wanted: tuple[tuple[str, float], ...]) -> Any:
+    """The task of such needs; a repeated stream may tell otherwise, so that Ray repeats none."""
+    of = dict(wanted)
+    return ray.remote(
+        num_cpus=of["CPU"],
+        num_gpus=of.get("GPU", 0),
+        memory=of["memory"],
+        max_retries=0,
+        num_returns="streaming",
+    )(_work)
+
+
+def _work(job: Job, freight: _Freight) -> Iterator[list[Message]]:
+    """Do a job and tell what happens, several messages at a time."""
+    said: SimpleQueue[Message] = SimpleQueue()
+    signal.signal(signal.SIGINT, _stop)  # so that a cancelled run writes its checkpoint
+
+    def send(kind: str, contents: Any) -> None:
+        said.put((kind, contents))
+
+    Thread(target=_do, args=(job, freight, send), daemon=True).start()
+    last = ""
+    while last not in ENDS:
+        messages = list(_heard(said))
+        if messages:
+            last = messages[-1][0]
+            yield messages
+
+
+def _heard(said: "SimpleQueue[Message]") -> Iterator[Message]:
+    """What is said until the next report is due, or until the end."""
+    until = time.monotonic() + TELL_EVERY
+    with suppress(Empty):
+        while True:
+            message = said.get(timeout=max(0.0, until - time.monotonic()))
+            yield message
+            if message[0] in ENDS:
+                return
+
+
+def _stop(*_: object) -> None:
+    if "reimpl.context" in sys.modules:
+        sys.modules["reimpl.context"].STOP.set()
+
+
+def _do(job: Job, freight: _Freight, send: Callable[[str, Any], None]) -> None:
+    send("started", {"node": ray.get_runtime_context().get_node_id()})
+    try:
+        import torch
+
+        from reimpl.context import STOP, Stopped
+    except ImportError as error:
+        send("refused", RequestError(f"a worker lacks a package: {error}"))
+        return
+    STOP.clear()
+    torch.set_num_threads(job.threads)
+    try:
+        send("done", _done(job, freight, lambda kind, contents: send(kind, dict(contents))))
+    except ReimplError as error:
+        send("refused", error)
+    except Stopped:
+        send("stopped", "it was asked to stop")
+    except Exception:
+        send("broken", traceback.format_exc())
+
+
+def _done(
+    job: Job, freight: _Freight, emit: Callable[[str, Mapping[str, Any]], None]
+) -> list[Record]:
+    _check_versions(job.key_parts[0]["torch"], job.key_parts[0]["numpy"])
+    for name, source in freight.sources.items():
+        if not data.packed_is_here(source):
+            data.unpack(source, ray.get(freight.packed[name]))
+    here = _moved_in(job, freight)
+    if freight.mark.is_file():
+        return jobs.attempt(here, emit)
+    aside = Path(tempfile.gettempdir()) / f"reimpl{freight.mark.name}" / job.keys[0]
+    made = jobs.attempt(replace(here, root=aside), emit)
+    shutil.rmtree(aside, ignore_errors=True)
+    return made
+
+
+def _moved_in(job: Job, freight: _Freight) -> Job:
+    """The job with the code where it lies on this worker."""
+    model = freight.model and str(ROOT / freight.model)
+    return replace(job, entry=_entry(job.entry, freight.paper), model=model)
+
+
+@cache
+def _entry(entry: Entry, paper: str) -> Entry:
+    """One for all jobs, so that its claims are read once."""
+    return replace(entry, folder=ROOT / paper)
+
+
+@cache
+def _check_versions(torch: str, numpy: str) -> None:
+    """A record says what it was made with, and is found again by that."""
+    here = environment()
+    for name, wanted in (("torch", torch), ("numpy", numpy)):
+        if here[name] != wanted:
+            raise RequestError(
+                f"a worker has {name} {here[name]}, and this machine {wanted}; install the same "
+                "version on every node"
+            )

@@ -1,0 +1,356 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from reimpl.engines import check_ray, cluster
+from reimpl.engines import ray as engine
+from reimpl.errors import RequestError
+from reimpl.jobs import Job
+from reimpl.reproduction import Request, Result, plan, reproduce
+
+MEMORY = 4 * 2**30
+NODE: dict[str, Any] = {"num_cpus": 1, "memory": MEMORY, "object_store_memory": 80_000_000}
+
+
+def request(paper: Path, runs: Path, **more: Any) -> Request:
+    settings = {"seeds": 2, "wandb": "disabled", "engine": "ray", **more}
+    return Request(paper="tiny", papers=(paper,), runs=runs, **settings)
+
+
+def measured(result: Result) -> dict[tuple[str, str, int], object]:
+    return {
+        (r.part, r.variant, r.seed): (dict(r.measurements), dict(r.curves))
+        for r in result.evidence.records
+    }
+
+
+def longer(paper: Path) -> Path:
+    """Trained long enough to be disturbed: a second or two a run."""
+    claims = paper / "claims.toml"
+    text = claims.read_text().replace("epochs = 10", "epochs = 400\nevaluate = 100")
+    claims.write_text(text)
+    return paper
+
+
+def first_thing(paper: Path, *lines: str) -> None:
+    """Make the paper's `data` begin with these lines."""
+    code, head = paper / "__init__.py", "def data(variant, sources, seeds):"
+    body = "".join(f"    {line}\n" for line in lines)
+    code.write_text(code.read_text().replace(f"{head}\n", f"{head}\n{body}"))
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster on this machine: two nodes of one processor each, and a head that only leads."""
+    nodes = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
+    for _ in range(2):
+        nodes.add_node(wait=True, **NODE)
+    yield nodes
+    nodes.shutdown()
+
+
+def kill(nodes: Cluster, name: str) -> None:
+    """kill -9 of a node: of Ray's daemon there, and of the workers that it started."""
+    node = next(node for node in nodes.list_all_nodes() if node.node_id == name)
+    (daemon,) = node.all_processes["raylet"]
+    raylet = psutil.Process(daemon.process.pid)
+    for process in (raylet, *raylet.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+
+
+RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
+
+
+def begin(paper: Path, runs: Path, *more: str) -> "subprocess.Popen[str]":
+    options = ["--papers", str(paper), "--runs", str(runs), "--wandb", "disabled", "--seeds", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, "reproduce", "tiny", "--engine", "ray", *options, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell starts what runs in its background with Ctrl-C ignored, and that is inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def nothing(paper: Path) -> None:
+    """A paper whose runs do nothing."""
+    code = paper / "__init__.py"
+    fit = "    fit=lambda variant, context: {'test/error': 15.9},\n    example=example,\n"
+    code.write_text(code.read_text().replace("    example=example,\n", fit))
+
+
+# Nothing lost
+
+
+@pytest.mark.slow
+def test_a_node_killed_half_way_changes_no_number(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    longer(tiny_paper)
+    undisturbed = reproduce(request(tiny_paper, tmp_path / "a", engine="processes", workers=1))
+    capfd.readouterr()
+    at: dict[str, str] = {}
+    started, killed = Counter[str](), list[str]()
+
+    def kill_one(event: Any) -> None:
+        started[event.job.name] += event.kind == "started"
+        at.update({event.job.name: event.contents["node"]} if event.kind == "started" else {})
+        if event.kind == "progress" and event.contents["done"] > 100 and not killed:
+            killed.append(event.job.name)
+            kill(two_nodes, at[event.job.name])
+
+    asked = request(tiny_paper, tmp_path / "b", address=two_nodes.address)
+    disturbed = reproduce(asked, watch=kill_one)
+    assert [started[name] for name in killed] == [2]
+    assert disturbed.errors == []
+    assert measured(disturbed) == measured(undisturbed)
+    assert disturbed.verdicts == undisturbed.verdicts
+    assert capfd.readouterr() == ("", "")  # Ray says a good deal about a node that it lost
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_always_dies_is_an_error_and_the_others_are_kept(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    first_thing(tiny_paper, "if seeds.seed == 1:", "    import os", "    os.kill(os.getpid(), 9)")
+    result = reproduce(request(tiny_paper, tmp_path / "runs", address=two_nodes.address))
+    assert {(r.variant, r.seed) for r in result.errors} == {("two-inputs", 1), ("one-input", 1)}
+    assert all("2 of its workers" in (r.error or "") for r in result.errors)
+    kept = {(r.variant, r.seed) for r in result.fresh if r.part == "train" and r.status == "ok"}
+    assert kept == {("two-inputs", 0), ("one-input", 0)}
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_checkpoints_and_the_same_command_goes_on(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    longer(tiny_paper)
+    undisturbed = reproduce(request(tiny_paper, tmp_path / "a", engine="processes", workers=1))
+    runs = tmp_path / "b"
+    again = request(tiny_paper, runs, address=two_nodes.address)
+    driver = begin(tiny_paper, runs, "--address", str(two_nodes.address))
+    wait_until(lambda: list(runs.glob("tiny*/two-inputs/counts-*.json")))
+    time.sleep(2.0)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert said.strip().splitlines()[-1].startswith("reimpl: interrupted")
+    kept = sum(len(planned.cached) for planned in plan(again, estimate=False).planned)
+    assert kept >= 1
+    assert list(runs.glob("tiny*/*/*.ckpt")) != []
+    went_on = reproduce(again)
+    assert len(went_on.fresh) + kept == 5
+    assert measured(went_on) == measured(undisturbed)
+    assert list(runs.glob("tiny*/*/*.ckpt")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [200])
+def test_of_many_runs_that_do_nothing_none_is_lost_and_none_made_twice(
+    tiny_paper: Path, tmp_path: Path, count: int
+) -> None:
+    nothing(tiny_paper)
+    finished = Counter[int]()
+
+    def see(event: Any) -> None:
+        if event.kind == "done":
+            finished.update(event.job.seeds)
+
+    runs = tmp_path / "runs"
+    asked = request(
+        tiny_paper, runs, seeds=count, claims=("test-error",), variants=("two-inputs",), workers=1
+    )
+    result = reproduce(asked, watch=see)
+    assert result.errors == []
+    assert finished == Counter(range(count))
+    assert len(list(runs.glob("tiny*/two-inputs/*.json"))) == count
+
+
+# What travels
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[str]:
+    """The address of a cluster whose one worker machine sees nothing of the test's folder."""
+    nodes = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
+    join = f"{sys.executable} -m ray.scripts.scripts start --address={nodes.address} --num-cpus=1"
+    hide = f"mount -t tmpfs none {tmp_path} && exec {join} --memory={MEMORY} --block"
+    node = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", hide], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        nodes.connect()
+        wait_until(lambda: ray.cluster_resources().get("CPU") or node.poll() is not None)
+        ray.shutdown()
+        if node.poll() is not None:
+            pytest.skip("needs the right to make a mount namespace")
+        yield str(nodes.address)
+    finally:
+        node.terminate()
+        node.communicate()
+        nodes.shutdown()
+
+
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+RAW = f'''
+[data.raw]
+hub = "org/raw"
+revision = "main"
+files = {{ "raw.bin" = "{ABC}" }}
+
+[setting.inputs]'''
+
+
+@pytest.mark.slow
+def test_a_machine_that_sees_neither_code_nor_records_nor_data_is_sent_them(
+    tiny_paper: Path, tmp_path: Path, apart: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims, mirror = tiny_paper / "claims.toml", tmp_path / "mirror" / "org" / "raw"
+    claims.write_text(claims.read_text().replace("\n[setting.inputs]", RAW))
+    first_thing(tiny_paper, "assert sources['raw']['files']['raw.bin'].read_bytes() == b'abc'")
+    mirror.mkdir(parents=True)
+    (mirror / "raw.bin").write_bytes(b"abc")
+    monkeypatch.setenv("REIMPL_DATA_MIRROR", str(tmp_path / "mirror"))
+    here = reproduce(request(tiny_paper, tmp_path / "a", engine="processes", workers=1))
+    there = reproduce(request(tiny_paper, tmp_path / "b", address=apart))
+    assert [record.error for record in (*here.errors, *there.errors)] == []
+    assert measured(there) == measured(here)
+    assert [r.environment for r in there.fresh] == [r.environment for r in here.fresh]
+
+
+def job(paper: Path, runs: Path, **more: Any) -> Job:
+    planned = plan(request(paper, runs, **more), estimate=False)
+    return next(job for job in planned.jobs if job.part == "train")
+
+
+def test_the_parcel_holds_the_code_and_nothing_that_was_measured(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    (tiny_paper / "measured.jsonl").touch()
+    (tmp_path / "mine.py").write_text("from torch.nn import Identity as Net")
+    own = job(tiny_paper, tmp_path / "runs", model=f"{tmp_path / 'mine.py'}:Net")
+    with cluster.packed(own) as parcel:
+        found = {p.relative_to(parcel.root).as_posix() for p in parcel.root.rglob("*.*")}
+        assert parcel.model == "model/mine.py:Net"
+        assert {f"{parcel.paper}/__init__.py", f"{parcel.paper}/claims.toml"} <= found
+        assert {"model/mine.py", "reimpl/jobs.py", "baselines/__init__.py"} <= found
+        assert [name for name in found if name.endswith((".jsonl", ".pyc"))] == []
+
+
+def test_an_installed_paper_travels_as_the_package_it_is_imported_from(tmp_path: Path) -> None:
+    asked = Request(paper="rumelhart1986", runs=tmp_path, wandb="disabled", engine="ray")
+    first = plan(asked, estimate=False).jobs[0]
+    with cluster.packed(first) as parcel:
+        assert parcel.paper == "papers/rumelhart1986_backprop"
+        assert (parcel.root / parcel.paper / "claims.toml").is_file()
+
+
+def test_a_run_takes_what_its_variant_declares(tiny_paper: Path, tmp_path: Path) -> None:
+    claims = tiny_paper / "claims.toml"
+    says = 'says = "logistic regression on both coordinates"'
+    claims.write_text(claims.read_text().replace(says, f"{says}\ncpus = 2\ngpus = 0.5"))
+    declared = job(tiny_paper, tmp_path / "runs")
+    assert engine.needs(declared) == {"CPU": 2, "memory": 300 * 2**20}
+    on_gpu = engine.needs(replace(declared, device="cuda"))
+    assert on_gpu == {"CPU": 2, "memory": 300 * 2**20, "GPU": 0.5}
+
+
+# Mistakes, each of them one line
+
+
+def test_a_cluster_without_room_for_a_run_says_what_is_wanted(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    claims = tiny_paper / "claims.toml"
+    claims.write_text(claims.read_text().replace("memory_mb = 300", "memory_mb = 90_000_000"))
+    with pytest.raises(RequestError, match=r"no node .* 1 CPUs and 90,000,000 MB"):
+        reproduce(request(tiny_paper, tmp_path / "runs", workers=1))
+    assert not ray.is_initialized()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Where something listens that never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def closed(silent: str) -> str:
+    """Where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("there", ["silent", "closed"])
+def test_an_address_that_does_not_answer_is_one_line_within_20_seconds(
+    tiny_paper: Path, tmp_path: Path, there: str, request: Any
+) -> None:
+    address = request.getfixturevalue(there)
+    began = time.monotonic()
+    driver = begin(tiny_paper, tmp_path / "runs", "--address", address)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 2
+    assert time.monotonic() - began < 20
+    plan_line, mistake = said.strip().splitlines()
+    assert "runs to make" in plan_line
+    assert f"--address {address}: no cluster answers" in mistake
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nonsense", "HOST:PORT"),
+        ("ray://head:10001", "ray job submit"),
+        ("auto", "in no Ray cluster"),
+    ],
+)
+def test_an_address_that_cannot_be_one_says_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with (
+        pytest.raises(RequestError, match=f"--address {address}: .*{said}"),
+        cluster.connected(address, tmp_path, workers=None),
+    ):
+        pass
+
+
+def test_without_ray_the_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reimpl.engines.find_spec", lambda _name: None)
+    with pytest.raises(RequestError, match=r"pip install 'reimpl\[ray\]'"):
+        check_ray("cpu")
+
+
+def test_ray_itself_chooses_the_gpu() -> None:
+    with pytest.raises(RequestError, match="--device cuda:1: Ray chooses"):
+        check_ray("cuda:1")
+
+
+def test_a_worker_with_another_torch_makes_no_record() -> None:
+    with pytest.raises(RequestError, match=r"torch .*, and this machine 1\.0; install the same"):
+        engine._check_versions("1.0", "1.0")
