@@ -4,10 +4,10 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from reimpl.claims import (
     foreign_variants,
     own_variants_of,
 )
-from reimpl.engines import Event, Room, check_ray, room
+from reimpl.engines import Event, Room, Run, check_ray, room
 from reimpl.errors import ReimplError, RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
 from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, failed
@@ -196,7 +196,9 @@ Watch = Callable[[Event], None]
 # Planning
 
 
-def plan(request: Request, *, estimate: bool = True, probe: bool = True) -> Plan:
+def plan(
+    request: Request, *, estimate: bool = True, probe: bool = True, run: Run | None = None
+) -> Plan:
     """What `reproduce` would do.
 
     Args:
@@ -204,16 +206,17 @@ def plan(request: Request, *, estimate: bool = True, probe: bool = True) -> Plan
         estimate: say how long it takes.
         probe: try variants that were never run here; without it, the committed records of another
             machine serve as a guess, and only what has none is tried.
+        run: runs the probes, where it is at hand (`engine`).
 
     Raises:
         ReimplError: an unknown paper, variant, claim or key; data that are not at hand.
     """
-    return _Planner(request, probe=probe).plan(estimate=estimate)
+    return _Planner(request, probe=probe, run=run).plan(estimate=estimate)
 
 
 class _Planner:
-    def __init__(self, request: Request, *, probe: bool = True) -> None:
-        self.request, self.may_probe = request, probe
+    def __init__(self, request: Request, *, probe: bool = True, run: Run | None = None) -> None:
+        self.request, self.may_probe, self.run = request, probe, run
         self.missing: str | None = None
         self.entry = registry.find(request.paper, request.papers)
         self.entry.check_packages()
@@ -384,7 +387,7 @@ class _Planner:
             overrides=self.request.overrides,
             model=self.request.model,
             device=self.request.device,
-            memory_mb=self.claims.paper.memory_mb,
+            memory_mb=variant.memory_mb or self.claims.paper.memory_mb,
             force=self.request.force,
             baseline=baseline,
         )
@@ -419,11 +422,12 @@ class _Planner:
         self.missing = estimator.missing
         return done
 
-    def try_out(self, jobs: Sequence[Job]) -> Iterable[Event]:
+    def try_out(self, jobs: Sequence[Job]) -> Iterator[Event]:
         if self.request.engine == "ray":
-            return ()  # what a node would take, this machine cannot try
+            return  # what a node would take, this machine cannot try
         open_data(self.claims, jobs)
-        return _engine(self.request, jobs, self.room)
+        with nullcontext(self.run) if self.run else engine(self.request) as run:
+            yield from run(jobs, self.room)
 
     @cached_property
     def local(self) -> list[Record]:
@@ -518,23 +522,44 @@ def _baselines_folder() -> Path:
 # Running
 
 
-def plans(request: Request, *, estimate: bool = True, probe: bool = True) -> Iterator[Plan]:
+@contextmanager
+def engine(request: Request) -> Iterator[Run]:
+    """What the request's jobs are run by; what it starts, it keeps until the block ends."""
+    if request.engine == "inprocess":
+        from reimpl.engines import inprocess
+
+        yield inprocess.run
+    elif request.engine == "ray":
+        from reimpl.engines import ray
+
+        yield partial(ray.run, address=request.cluster, most=request.workers)
+    else:
+        from reimpl.engines import processes
+
+        with processes.Team() as team:
+            yield team.run
+
+
+def plans(
+    request: Request, *, estimate: bool = True, probe: bool = True, run: Run | None = None
+) -> Iterator[Plan]:
     """The plan; with `auto` seeds one for each look, made from the records there are by then.
 
     Args:
         request: what is wanted.
         estimate: as for `plan`.
         probe: as for `plan`.
+        run: as for `plan`.
     """
     if request.seeds != "auto":
-        yield plan(request, estimate=estimate, probe=probe)
+        yield plan(request, estimate=estimate, probe=probe, run=run)
         return
     until = _deadline(request)
     for look in looks(request):
         left = None if request.budget_s is None else until - time.monotonic()
         if left is not None and left <= 0:
             return
-        yield plan(replace(look, budget_s=left), estimate=estimate, probe=probe)
+        yield plan(replace(look, budget_s=left), estimate=estimate, probe=probe, run=run)
 
 
 def _deadline(request: Request) -> float:
@@ -546,6 +571,7 @@ def reproduce(
     *,
     watch: Watch = lambda _event: None,
     planned: Iterable[Plan] | None = None,
+    run: Run | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Result:
     """Run what is not yet recorded, then judge.
@@ -554,6 +580,7 @@ def reproduce(
         request: what is wanted.
         watch: is shown every event, for progress.
         planned: the plans, when the caller wants to see each before it is run.
+        run: runs the jobs, where it is at hand (`engine`).
         say: is told what goes wrong with tracking, and when the budget is spent.
 
     Raises:
@@ -564,14 +591,17 @@ def reproduce(
     mode, until = check_mode(request.wandb), _deadline(request)
     kept: list[Record] = []
     fresh: list[Record] = []
-    with Tracker(request.root, mode, say=say) as tracker:
+    with (
+        Tracker(request.root, mode, say=say) as tracker,
+        nullcontext(run) if run else engine(request) as run_jobs,
+    ):
         mirror: _Mirror | None = None
-        for made in planned or plans(request, estimate=False):
+        for made in planned or plans(request, estimate=False, run=run_jobs):
             kept += [record for p in made.planned for record in p.cached]
             if jobs := made.jobs:
                 mirror = _Mirror(tracker, made.entry, request)
                 open_data(made.entry.claims, jobs)
-                with closing(_engine(request, jobs, made.room, until=until)) as events:
+                with closing(run_jobs(jobs, made.room, until=until)) as events:
                     done = list(_recorded(events, request, watchers=(mirror.see, watch)))
                 fresh += [record for records in done for record in records]
                 if len(done) < len(jobs):
@@ -654,23 +684,6 @@ def _spent(claims: Claims, verdicts: Iterable[Verdict]) -> Spent:
         looks={look: tuple(names) for look, names in sorted(looks.items())},
         over=over,
     )
-
-
-def _engine(
-    request: Request, jobs: Sequence[Job], room: Room, *, until: float = math.inf
-) -> Generator[Event]:
-    if request.engine == "inprocess":
-        from reimpl.engines import inprocess
-
-        return inprocess.run(jobs, until=until)
-    if request.engine == "ray":
-        from reimpl.engines import ray
-
-        most = request.workers if request.cluster else room.threads
-        return ray.run(jobs, workers=most, address=request.cluster, until=until)
-    from reimpl.engines import processes
-
-    return processes.run(jobs, room, until=until)
 
 
 def _altered(request: Request, made: Sequence[Record], fresh: Sequence[Record]) -> Result:

@@ -382,10 +382,12 @@ def _run(request: Request) -> Result:
     progress = Progress(request)
     signal.signal(signal.SIGTERM, _interrupt)  # how a cluster says that time is up
     try:
-        with progress:
+        with progress, reproduction.engine(request) as run:
+            plans = reproduction.plans(request, probe=False, run=run)
             return reproduction.reproduce(
                 request,
-                planned=map(progress.begin, reproduction.plans(request, probe=False)),
+                planned=map(progress.begin, plans),
+                run=run,
                 watch=progress.see,
                 say=progress.say,
             )

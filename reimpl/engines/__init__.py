@@ -5,7 +5,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -45,6 +45,10 @@ class Room:
         threads = job.threads + sum(other.threads for other in busy)
         memory = job.memory_mb + sum(other.memory_mb for other in busy)
         return not busy or (threads <= self.threads and memory <= self.memory_mb)
+
+
+Run = Callable[..., Generator[Event]]
+"""Runs `(jobs, room, until=…)` and yields what happens."""
 
 
 def room(asked: int | None = None) -> Room:

@@ -5,12 +5,12 @@ from collections.abc import Generator, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from reimpl.engines import Event
+from reimpl.engines import Event, Room
 from reimpl.errors import ReimplError
 from reimpl.jobs import Job, execute
 
 
-def run(jobs: Sequence[Job], *, until: float = inf) -> Generator[Event]:
+def run(jobs: Sequence[Job], _room: Room, *, until: float = inf) -> Generator[Event]:
     """Yield what happens; a job's own points come together, when it is done.
 
     No job begins after `until` (of `time.monotonic()`).

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
+from typing import Any, Self
 
 from reimpl.engines import Event, Room
 from reimpl.jobs import Job
@@ -46,33 +46,47 @@ class _Worker:
     gone: bool = False
 
 
-def run(jobs: Sequence[Job], room: Room, *, until: float = inf) -> Generator[Event]:
-    """Run jobs in order of their list, as room becomes free, and yield what happens.
+class Team:
+    """Worker processes, which serve one list of jobs after another until the block ends."""
 
-    Args:
-        jobs: what to run.
-        room: what may be taken at once.
-        until: the `time.monotonic()` at which work breaks off, with checkpoints kept.
-    """
-    waiting, tries = deque(jobs), Counter[int]()
-    team: list[_Worker] = []
-    try:
-        while (waiting or _busy(team)) and time.monotonic() < until:
-            while (job := _next(waiting, _busy(team), room)) is not None:
-                tries[id(job)] += 1
-                _send(_free(team, job), job)
-                yield Event(kind="started", job=job)
-            for worker in _speaking(team):
-                event = _receive(worker)
-                if worker.gone or (event and worker.job is None and _grown(worker, event.job)):
-                    team.remove(worker)
-                    _stop([worker])
-                if worker.gone and event and tries[id(event.job)] < TRIES:
-                    waiting.appendleft(event.job)
-                elif event:
-                    yield event
-    finally:
-        _stop(team)
+    def __init__(self) -> None:
+        self.workers: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stop(self.workers)
+
+    def run(self, jobs: Sequence[Job], room: Room, *, until: float = inf) -> Generator[Event]:
+        """Run jobs in order of their list, as room becomes free, and yield what happens.
+
+        Args:
+            jobs: what to run.
+            room: what may be taken at once.
+            until: the `time.monotonic()` at which work breaks off, with checkpoints kept.
+        """
+        waiting, tries, team = deque(jobs), Counter[int](), self.workers
+        try:
+            while (waiting or _busy(team)) and time.monotonic() < until:
+                while (job := _next(waiting, _busy(team), room)) is not None:
+                    tries[id(job)] += 1
+                    _send(_free(team, job), job)
+                    yield Event(kind="started", job=job)
+                for worker in _speaking(team):
+                    event = _receive(worker)
+                    if worker.gone or (event and worker.job is None and _grown(worker, event.job)):
+                        self._dismiss([worker])
+                    if worker.gone and event and tries[id(event.job)] < TRIES:
+                        waiting.appendleft(event.job)
+                    elif event:
+                        yield event
+        finally:
+            self._dismiss([worker for worker in team if worker.job is not None])
+
+    def _dismiss(self, workers: Sequence[_Worker]) -> None:
+        self.workers[:] = [worker for worker in self.workers if worker not in workers]
+        _stop(workers)
 
 
 def _busy(team: Sequence[_Worker]) -> list[Job]:

@@ -35,7 +35,7 @@ from ray.exceptions import (
 
 from reimpl import data, jobs
 from reimpl.claims import Source
-from reimpl.engines import Event, cluster
+from reimpl.engines import Event, Room, cluster
 from reimpl.engines.processes import GRACE, TRIES
 from reimpl.errors import RecordError, ReimplError, RequestError
 from reimpl.jobs import Job
@@ -87,14 +87,20 @@ class _Flight:
 
 
 def run(
-    jobs: Sequence[Job], *, workers: int | None, address: str | None, until: float = inf
+    jobs: Sequence[Job],
+    room: Room,
+    *,
+    address: str | None,
+    most: int | None = None,
+    until: float = inf,
 ) -> Generator[Event]:
     """Run jobs in order of their list, as the cluster has room, and yield what happens.
 
     Args:
         jobs: of one paper.
-        workers: processors of a cluster that is started here; at an address, the most runs at once.
+        room: of a cluster that is started here, the processors.
         address: `HOST:PORT` of a cluster, or `auto`; None starts one here.
+        most: at an address, the most runs at once.
         until: the `time.monotonic()` at which work breaks off, with checkpoints kept.
 
     Raises:
@@ -104,7 +110,7 @@ def run(
     with (
         cluster.packed(first) as parcel,
         _marked(first.root) as mark,
-        cluster.connected(address, parcel.root, workers=workers),
+        cluster.connected(address, parcel.root, workers=room.threads),
     ):
         sources = _wanted(jobs) if address else {}
         freight = _Freight(
@@ -114,7 +120,7 @@ def run(
             sources=sources,
             packed={name: ray.put(data.pack(source)) for name, source in sources.items()},
         )
-        driver = _Driver(jobs, freight, most=workers if address else None)
+        driver = _Driver(jobs, freight, most=most if address else None)
         driver.patience = PATIENCE if address else 0.0
         try:
             yield from driver.events(until)
@@ -147,11 +153,9 @@ def _wanted(jobs: Sequence[Job]) -> dict[str, Source]:
 
 def needs(job: Job) -> dict[str, float]:
     """What a job asks of a node, in Ray's words and units."""
-    claims = job.entry.claims
-    variant = claims.variant(job.variant)
-    memory = variant.memory_mb or job.memory_mb or claims.paper.memory_mb
+    variant = job.entry.claims.variant(job.variant)
     gpus = {"GPU": variant.gpus} if job.device.startswith("cuda") else {}
-    return {"CPU": max(variant.cpus, job.threads), "memory": int(memory * 2**20), **gpus}
+    return {"CPU": max(variant.cpus, job.threads), "memory": int(job.memory_mb * 2**20), **gpus}
 
 
 class _Driver:
