@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from reimpl.evidence import Result
     from reimpl.registry import Entry
-    from reimpl.reproduction import Result
     from reimpl.verdict import Verdict
 
 __all__ = ["judge", "load", "reproduce"]

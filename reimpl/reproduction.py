@@ -3,13 +3,12 @@
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from reimpl import registry
 from reimpl.claims import (
@@ -21,33 +20,21 @@ from reimpl.claims import (
     Metric,
     Scalar,
     Variant,
-    apply_overrides,
-    foreign_variants,
     own_variants_of,
 )
 from reimpl.engines import Event, Room, Run, check_ray, room
-from reimpl.errors import ReimplError, RequestError
+from reimpl.errors import RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
-from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, failed
-from reimpl.records import (
-    Keys,
-    Record,
-    Store,
-    changed,
-    key_parts,
-    no_collecting,
-    read_measured,
-    write_measured,
-)
+from reimpl.evidence import Evidence, Result, current_keys, judged, spent_on
+from reimpl.jobs import Job, JobPart, failed
+from reimpl.mirror import Mirror
+from reimpl.records import Keys, Record, Store, changed, read_measured
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, LOOKS, Verdict, judge_all, judge_in_looks
+from reimpl.verdict import DECIDED, LOOKS, Verdict
 
-Where = Literal["local", "committed"]
 BASELINE_SEEDS = 5
 """Runs of a baseline where a split is small; with a thousand test items one run says enough."""
 SMALL_SPLIT = 1000
-WITH_CURVES = 20
-"""Runs of a variant whose curves are committed; of more, the measurements say enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,75 +105,6 @@ class Plan:
         """In the order of work: what is quick to count first, then long before short."""
         order = sorted(self.planned, key=lambda p: (p.part != "counts", -(p.seconds or 0.0)))
         return [job for planned in order for job in planned.jobs]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """The records that verdicts rest on."""
-
-    records: tuple[Record, ...]
-    errors: tuple[Record, ...] = ()
-    unreadable: tuple[Path, ...] = ()
-    where: Mapping[str, Where] = field(default_factory=dict)
-    """Variant → whether its records are this machine's or the committed ones."""
-    stale: tuple[str, ...] = ()
-    """Variants whose committed records were made by other code than there is now."""
-
-    def measured(self) -> dict[str, dict[str, dict[int, float | bool | None]]]:
-        """Metric → variant → seed → value, without baselines."""
-        table: dict[str, dict[str, dict[int, float | bool | None]]] = {}
-        for record in self.records:
-            if record.part != "baseline":
-                for metric, value in record.measurements.items():
-                    table.setdefault(metric, {}).setdefault(record.variant, {})[record.seed] = value
-        return table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BestBaseline:
-    """The plain method that does best on a claim's data and metric."""
-
-    name: str
-    value: float
-    """Mean over its runs."""
-    n: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What the sequential mode took, against as many seeds as it might have taken."""
-
-    runs: int
-    """Runs that its looks rest on."""
-    seeds: int
-    """Seeds of the last look."""
-    most: int
-    """Runs that it would rest on."""
-    looks: Mapping[int, tuple[str, ...]]
-    """Seeds → claims that were decided with them; 0 for those that are not decided."""
-    over: bool
-    """Whether every claim is decided or has had its last look."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came out."""
-
-    entry: Entry
-    verdicts: tuple[Verdict, ...]
-    """Empty when the runs were altered by `--set` or `--model`."""
-    evidence: Evidence
-    baselines: Mapping[str, BestBaseline] = field(default_factory=dict)
-    """By claim."""
-    fresh: tuple[Record, ...] = ()
-    """Records made now."""
-    spent: Spent | None = None
-    """Of the sequential mode."""
-
-    @property
-    def errors(self) -> list[Record]:
-        """Runs made now that failed."""
-        return [record for record in self.fresh if record.status == "error"]
 
 
 Watch = Callable[[Event], None]
@@ -478,47 +396,6 @@ def scored(claims: Claims, chosen: Sequence[Claim]) -> list[tuple[str, Metric]]:
     return [(variant, claims.metrics[metric]) for variant, metric in pairs]
 
 
-def current_keys(
-    entry: Entry,
-    variant: Variant,
-    part: JobPart,
-    *,
-    overrides: Mapping[str, Scalar] | None = None,
-    model: str | None = None,
-    baseline: str | None = None,
-) -> Keys:
-    """The keys of a variant's runs, for the code and claims as they are now."""
-    from reimpl import data
-
-    assert part != "probe"
-    chosen = dict(overrides or {})
-    file = Path(model.partition(":")[0]) if model else None
-    parts = key_parts(
-        claims=entry.claims,
-        variant=apply_overrides(entry.claims, variant, chosen),
-        seed=0,
-        part=part,
-        overrides=chosen,
-        folder=entry.folder,
-        model_file=_baselines_folder() if baseline else file,
-        data=data.declared(entry.claims.sources) if entry.claims.sources else "",
-    )
-    if model:
-        parts["model"] += " " + model.partition(":")[2]
-    if baseline:
-        parts["baseline"] = baseline
-        parts["budget"] = f"{BASELINE_SECONDS:g} s"
-
-    return Keys(parts)
-
-
-def _baselines_folder() -> Path:
-    import baselines
-
-    assert baselines.__file__ is not None
-    return Path(baselines.__file__).parent
-
-
 # Running
 
 
@@ -595,11 +472,11 @@ def reproduce(
         Tracker(request.root, mode, say=say) as tracker,
         nullcontext(run) if run else engine(request) as run_jobs,
     ):
-        mirror: _Mirror | None = None
+        mirror: Mirror | None = None
         for made in planned or plans(request, estimate=False, run=run_jobs):
             kept += [record for p in made.planned for record in p.cached]
             if jobs := made.jobs:
-                mirror = _Mirror(tracker, made.entry, request)
+                mirror = Mirror(tracker, made.entry, root=request.root, cost=request.cost)
                 open_data(made.entry.claims, jobs)
                 with closing(run_jobs(jobs, made.room, until=until)) as events:
                     done = list(_recorded(events, request, watchers=(mirror.see, watch)))
@@ -664,28 +541,6 @@ def looks(request: Request) -> Iterator[Request]:
             )
 
 
-def _spent(claims: Claims, verdicts: Iterable[Verdict]) -> Spent:
-    """What the looks of these verdicts took, by the variants that chance plays a role in."""
-    looks: dict[int, list[str]] = {}
-    took: dict[str, int] = {}
-    over = True
-    for verdict in verdicts:
-        own = (claims.variants[name] for name in verdict.variants if name in claims.variants)
-        chance = [variant.id for variant in own if not variant.deterministic]
-        if chance and verdict.look and verdict.kind != "exact" and verdict.n:
-            decided = verdict.lane in DECIDED
-            over = over and (decided or verdict.look == LOOKS[-1])
-            looks.setdefault(verdict.look if decided else 0, []).append(verdict.id)
-            took |= {name: max(took.get(name, 0), verdict.look) for name in chance}
-    return Spent(
-        runs=sum(seeds * claims.variants[name].folds for name, seeds in took.items()),
-        seeds=LOOKS[-1],
-        most=sum(LOOKS[-1] * claims.variants[name].folds for name in took),
-        looks={look: tuple(names) for look, names in sorted(looks.items())},
-        over=over,
-    )
-
-
 def _altered(request: Request, made: Sequence[Record], fresh: Sequence[Record]) -> Result:
     """Runs that are not the paper's, without verdicts."""
     entry = registry.find(request.paper, request.papers)
@@ -700,9 +555,6 @@ def _asked(request: Request, verdict: Verdict) -> bool:
     return not request.variants or bool(set(request.variants) & set(verdict.variants))
 
 
-# Judging records
-
-
 def result_of(request: Request, *, fresh: Sequence[Record] = (), committed: bool = True) -> Result:
     """Verdicts on what the request asks for, from the records there are.
 
@@ -715,136 +567,8 @@ def result_of(request: Request, *, fresh: Sequence[Record] = (), committed: bool
     auto = request.seeds == "auto"
     result = judged(entry, request.root, in_looks=auto, committed=committed)
     asked = tuple(verdict for verdict in result.verdicts if _asked(request, verdict))
-    spent = _spent(entry.claims, asked) if auto else None
+    spent = spent_on(entry.claims, asked) if auto else None
     return replace(result, verdicts=asked, fresh=tuple(fresh), spent=spent)
-
-
-@no_collecting()
-def judged(entry: Entry, root: Path, *, in_looks: bool = False, committed: bool = True) -> Result:
-    """Verdicts from the records there are, without running anything.
-
-    Args:
-        entry: the paper.
-        root: folder of the records.
-        in_looks: judge as the sequential mode does.
-        committed: rest on committed records where this machine has none.
-    """
-    evidence = gather(entry, root, committed=committed)
-    failed_variants = frozenset(record.variant for record in evidence.errors)
-    measured = evidence.measured()
-    others: dict[str, Variant] = {}
-    for name in foreign_variants(entry.claims):
-        found = _elsewhere(name, entry, root)
-        if found is not None:
-            others[name], by_metric = found
-            for metric, values in by_metric.items():
-                measured.setdefault(metric, {})[name] = values
-    judge = judge_in_looks if in_looks else judge_all
-    verdicts = judge(entry.claims, measured, failed=failed_variants, others=others)
-    return Result(
-        entry=entry,
-        verdicts=tuple(verdicts),
-        evidence=evidence,
-        baselines=best_baselines(entry.claims, evidence.records),
-    )
-
-
-def _elsewhere(
-    name: str, entry: Entry, root: Path
-) -> tuple[Variant, dict[str, dict[int, float | bool | None]]] | None:
-    """A variant of another paper and its runs, by metric; None when there is no such paper here."""
-    slug, _, variant = name.partition(":")
-    beside = entry.folder.parent / slug
-    try:
-        other = registry.find(slug, (beside,) if (beside / "claims.toml").exists() else ())
-        measured = gather(other, root).measured()
-        by_metric = {m: table[variant] for m, table in measured.items() if variant in table}
-        return other.claims.variant(variant), by_metric
-    except ReimplError:
-        return None
-
-
-def gather(entry: Entry, root: Path, *, committed: bool = True) -> Evidence:
-    """This machine's records of the current code; committed ones for variants not run here."""
-    found = Store(root).read(entry.slug)
-    current = _Current(entry)
-    mine = [record for record in found.ok if current.is_current(record)]
-    local = {(record.part, record.variant) for record in mine}
-    others = [
-        record
-        for record in (read_measured(entry.folder / "measured.jsonl") if committed else ())
-        if (record.part, record.variant) not in local and record.status == "ok"
-    ]
-    stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
-    where: dict[str, Where] = dict.fromkeys((r.variant for r in others), "committed")
-    where |= dict.fromkeys((r.variant for r in mine), "local")
-    return Evidence(
-        records=(*mine, *others),
-        errors=tuple(record for record in found.errors if current.is_current(record)),
-        unreadable=tuple(found.unreadable),
-        where=where,
-        stale=tuple(sorted(stale)),
-    )
-
-
-class _Current:
-    """Knows the keys that the code and claims give as they are now."""
-
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self.keys: dict[tuple[str, str, str], Keys | None] = {}
-
-    def _keys(self, record: Record) -> Keys | None:
-        baseline = record.key_parts.get("baseline", "") if record.part == "baseline" else ""
-        place = (record.part, record.variant, baseline)
-        if place not in self.keys:
-            name = record.variant.rpartition(" on ")[2] if baseline else record.variant
-            variant = self.entry.claims.variants.get(name)
-            self.keys[place] = variant and current_keys(
-                self.entry, variant, record.part, baseline=baseline or None
-            )
-        return self.keys[place]
-
-    def is_current(self, record: Record) -> bool:
-        """Whether running it again now would find it cached."""
-        keys = self._keys(record)
-        return keys is not None and keys.key(record.seed) == record.key
-
-    def same_code(self, record: Record) -> bool:
-        """Whether the paper's side of the key is the same; versions of libraries may differ."""
-        keys = self._keys(record)
-        if keys is None:
-            return False
-        now = keys(record.seed)[1]
-        return all(
-            now.get(name) == record.key_parts.get(name)
-            for name in ("paper_code", "variant", "metrics", "data", "schema")
-        )
-
-
-def best_baselines(claims: Claims, records: Iterable[Record]) -> dict[str, BestBaseline]:
-    """Claim → the baseline with the best mean on its task and metric."""
-    values: dict[tuple[str, str, str], list[float]] = {}
-    for record in records:
-        if record.part == "baseline":
-            name, _, variant = record.variant.rpartition(" on ")
-            task = claims.variants[variant].dataset if variant in claims.variants else ""
-            for metric, value in record.measurements.items():
-                if value is not None:
-                    values.setdefault((task, metric, name), []).append(float(value))
-    best: dict[str, BestBaseline] = {}
-    for claim in claims.claims.values():
-        metric = claims.metrics[claim.metric]
-        task = claims.variants[own_variants_of(claim)[0]].dataset
-        found = [
-            BestBaseline(name=name, value=sum(v) / len(v), n=len(v))
-            for (t, m, name), v in values.items()
-            if (t, m) == (task, metric.name)
-        ]
-        if found and metric.score:
-            pick = max if metric.better == "higher" else min
-            best[claim.id] = pick(found, key=lambda b: b.value)
-    return best
 
 
 def why_rerun(request: Request) -> dict[str, list[str]]:
@@ -862,138 +586,3 @@ def why_rerun(request: Request) -> dict[str, list[str]]:
                 why = ["not run here yet"] if old is None else changed(old.key_parts, parts)
                 reasons[f"{job.recorded_as}, seed {seed}"] = why or ["--force was given"]
     return reasons
-
-
-def promote(entry: Entry, root: Path) -> Evidence:
-    """Write this machine's current records to the paper's `measured.jsonl`; others there stay.
-
-    Raises:
-        RequestError: nothing to promote, or a record was made by code that is not committed.
-    """
-    evidence = gather(entry, root)
-    if "local" not in evidence.where.values():
-        raise RequestError(
-            f"{entry.slug}: no records here of the current code; run `reimpl reproduce` first"
-        )
-    dirty = [r for r in evidence.records if r.environment.get("git_dirty")]
-    if dirty:
-        first = dirty[0]
-        raise RequestError(
-            f"{entry.slug}: {len(dirty)} records ({first.variant}, seed {first.seed}, …) were made "
-            "by code that was not committed; commit it and run `reimpl reproduce --force`"
-        )
-    runs = Counter(record.variant for record in evidence.records)
-    many = {variant for variant, count in runs.items() if count > WITH_CURVES}
-    write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=many)
-    return evidence
-
-
-# Weights & Biases
-
-
-class _Mirror:
-    """Tells the tracker what happens to the runs."""
-
-    def __init__(self, tracker: Any, entry: Entry, request: Request) -> None:
-        self.tracker, self.entry, self.request = tracker, entry, request
-
-    def see(self, event: Event) -> None:
-        job = event.job
-        if job.part in ("counts", "probe"):
-            return
-        handle = f"{job.recorded_as}/{job.seeds[0]}/{job.part}"
-        if event.kind == "started":
-            self._start(job, handle)
-        elif event.kind == "point":
-            self.tracker.point(handle, event.contents["step"], event.contents["values"])
-        elif event.kind in ("done", "lost"):
-            self._finish(job, handle, event.contents["result"])
-
-    def _start(self, job: Job, handle: str) -> None:
-        common: dict[str, Any] = {
-            "paper": self.entry.slug,
-            "variant": job.recorded_as,
-            "job_type": "baseline" if job.baseline else "reproduce",
-            "config": self._config(job),
-            "tags": [f"cost:{self.request.cost}"],
-        }
-        if len(job.seeds) > 1:
-            self.tracker.batch(handle, seeds=job.seeds, **common)
-        else:
-            self.tracker.start(handle, seed=next(iter(job.seeds)), **common)
-
-    def _config(self, job: Job) -> dict[str, Any]:
-        variant = apply_overrides(
-            self.entry.claims, self.entry.claims.variant(job.variant), job.overrides
-        )
-        recipe = variant.recipe
-        settings: dict[str, Any] = dict(variant.settings)
-        if recipe is not None:
-            names = (
-                "epochs",
-                "batch_size",
-                "optimiser",
-                "lr",
-                "momentum",
-                "weight_decay",
-                "shrink",
-            )
-            settings |= {name: getattr(recipe, name) for name in names}
-        return {
-            **settings,
-            "overrides": dict(job.overrides),
-            "model": job.model,
-            "key": job.keys[0],
-        }
-
-    def _finish(self, job: Job, handle: str, records: Sequence[Record]) -> None:
-        if len(job.seeds) == 1:
-            record = records[0]
-            self.tracker.finish(
-                handle, measurements=record.measurements, status=record.status, error=record.error
-            )
-            return
-        ok = [record for record in records if record.status == "ok"]
-        self.tracker.finish_batch(
-            handle,
-            measured={record.seed: record.measurements for record in ok},
-            errors={
-                record.seed: record.error or "" for record in records if record.status == "error"
-            },
-            curves=mean_curves(ok),
-        )
-
-    def verdict(self, result: Result) -> None:
-        from reimpl.verdict import to_json
-
-        curves: dict[str, dict[int, list[list[float]]]] = {}
-        for record in result.evidence.records:
-            if not self.entry.claims.variants.get(record.variant, _NO_VARIANT).vectorised:
-                for name, curve in record.curves.items():
-                    curves.setdefault(f"{record.variant}: {name}", {})[record.seed] = curve
-        lanes = [verdict.lane for verdict in result.verdicts]
-        self.tracker.verdict(
-            paper=self.entry.slug,
-            rows=[to_json(verdict) for verdict in result.verdicts],
-            curves=curves,
-            records=sorted((self.request.root / self.entry.slug).glob("*/*.json")),
-            summary={lane: lanes.count(lane) for lane in sorted(set(lanes))},
-        )
-
-
-_NO_VARIANT = Variant(id="", says="", source="")
-
-
-def mean_curves(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
-    """Metric → the mean over runs at each step that all of them have."""
-    columns: dict[str, dict[float, list[float]]] = {}
-    for record in records:
-        for name, curve in record.curves.items():
-            for step, value in curve:
-                columns.setdefault(name, {}).setdefault(step, []).append(value)
-    return {
-        name: [
-            (step, sum(v) / len(v)) for step, v in sorted(points.items()) if len(v) == len(records)
-        ]
-        for name, points in columns.items()
-    }

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from reimpl import cli, reproduction
+from reimpl import cli, evidence, reproduction
 from reimpl.cli.app import app, overrides
 from reimpl.cli.progress import Progress
 from reimpl.engines import Event
@@ -52,7 +52,7 @@ def keep(folder: Path, measured: Mapping[str, Sequence[float]]) -> None:
     entry = find(folder.name, [folder])
     store = Store(reproduction.Request(paper="").root)
     for name, values in measured.items():
-        keys = reproduction.current_keys(entry, entry.claims.variant(name), "train")
+        keys = evidence.current_keys(entry, entry.claims.variant(name), "train")
         for seed, value in enumerate(values):
             key, parts = keys(seed)
             store.write(

@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
+from reimpl.evidence import Result
 from reimpl.records import Store
-from reimpl.reproduction import Request, Result, plan, reproduce
+from reimpl.reproduction import Request, plan, reproduce
 
 RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
 

@@ -10,9 +10,10 @@ import torch
 from reimpl import registry
 from reimpl.claims import Exact, Metric, Order, Printed, Value, load_claims
 from reimpl.errors import ClaimsError, DataError, PaperError
+from reimpl.evidence import judged
 from reimpl.inference import mean_sd, t_quantile
 from reimpl.paper import Seeds
-from reimpl.reproduction import Request, judged, plan, reproduce
+from reimpl.reproduction import Request, plan, reproduce
 from reimpl.verdict import Verdict, judge
 
 CODE = '''"""Guesses the class that is more common among the rows to learn from."""

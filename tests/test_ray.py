@@ -19,8 +19,9 @@ from ray.cluster_utils import Cluster
 from reimpl.engines import check_ray, cluster
 from reimpl.engines import ray as engine
 from reimpl.errors import RequestError
+from reimpl.evidence import Result
 from reimpl.jobs import Job
-from reimpl.reproduction import Request, Result, plan, reproduce
+from reimpl.reproduction import Request, plan, reproduce
 
 MEMORY = 4 * 2**30
 NODE: dict[str, Any] = {"num_cpus": 1, "memory": MEMORY, "object_store_memory": 80_000_000}

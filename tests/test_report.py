@@ -10,11 +10,12 @@ from reimpl.claims import Claims, load_claims
 from reimpl.engines import Room
 from reimpl.errors import PaperError
 from reimpl.estimates import Planned
+from reimpl.evidence import BestBaseline, Evidence, Result
 from reimpl.jobs import Job
 from reimpl.records import Record
 from reimpl.registry import Entry, entries, find
 from reimpl.report.text import decimals, spread_decimals
-from reimpl.reproduction import BestBaseline, Evidence, Plan, Request, Result
+from reimpl.reproduction import Plan, Request
 from reimpl.verdict import Verdict, judge_all
 
 CLAIMS = """

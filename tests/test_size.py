@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from reimpl.evidence import current_keys
 from reimpl.records import Record, Store
 from reimpl.registry import Entry, find
-from reimpl.reproduction import current_keys
 
 VARIANTS, SEEDS = 20, 1000
 """A fifth of what `make bench` reads, which is alone on the machine."""

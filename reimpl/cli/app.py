@@ -18,9 +18,10 @@ from reimpl.cli import list_papers, out, print_page, say
 from reimpl.errors import ReimplError, RequestError
 
 if TYPE_CHECKING:
+    from reimpl.evidence import Result
     from reimpl.registry import Entry
     from reimpl.report import Check
-    from reimpl.reproduction import Request, Result
+    from reimpl.reproduction import Request
     from reimpl.verdict import Verdict
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
@@ -417,8 +418,9 @@ def _hints(request: Request, result: Result) -> None:
 def record(paper: PaperName, papers: Folders = None, runs: Runs = None) -> None:
     """Promote records to `measured.jsonl` and the README's table."""
     from reimpl import report
+    from reimpl.evidence import promote
     from reimpl.records import read_measured
-    from reimpl.reproduction import Request, promote
+    from reimpl.reproduction import Request
 
     entry = _find(paper, papers)
     report.rebuild_readme(entry)  # a README without a place for it shows before we write

@@ -26,9 +26,9 @@ from reimpl.report.text import (
 
 if TYPE_CHECKING:
     from reimpl.claims import Claim
+    from reimpl.evidence import BestBaseline, Evidence, Result, Spent
     from reimpl.records import Record
     from reimpl.registry import Entry
-    from reimpl.reproduction import BestBaseline, Evidence, Result, Spent
     from reimpl.verdict import Verdict  # it imports numpy, which `reimpl list` does without
 
 Measured = Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]
@@ -387,7 +387,7 @@ def committed_result(entry: Entry) -> Result:
     """Verdicts from the committed records only."""
     from tempfile import TemporaryDirectory
 
-    from reimpl.reproduction import judged
+    from reimpl.evidence import judged
 
     with TemporaryDirectory() as nothing:
         return judged(entry, Path(nothing))

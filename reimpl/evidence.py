@@ -1,0 +1,320 @@
+"""Which records verdicts rest on, and what they come to; nothing is run here."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from reimpl import registry
+from reimpl.claims import (
+    Claims,
+    Scalar,
+    Variant,
+    apply_overrides,
+    foreign_variants,
+    own_variants_of,
+)
+from reimpl.errors import ReimplError, RequestError
+from reimpl.jobs import BASELINE_SECONDS, JobPart
+from reimpl.records import (
+    Keys,
+    Record,
+    Store,
+    key_parts,
+    no_collecting,
+    read_measured,
+    write_measured,
+)
+from reimpl.registry import Entry
+from reimpl.verdict import DECIDED, LOOKS, Verdict, judge_all, judge_in_looks
+
+Where = Literal["local", "committed"]
+
+
+WITH_CURVES = 20
+"""Runs of a variant whose curves are committed; of more, the measurements say enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The records that verdicts rest on."""
+
+    records: tuple[Record, ...]
+    errors: tuple[Record, ...] = ()
+    unreadable: tuple[Path, ...] = ()
+    where: Mapping[str, Where] = field(default_factory=dict)
+    """Variant → whether its records are this machine's or the committed ones."""
+    stale: tuple[str, ...] = ()
+    """Variants whose committed records were made by other code than there is now."""
+
+    def measured(self) -> dict[str, dict[str, dict[int, float | bool | None]]]:
+        """Metric → variant → seed → value, without baselines."""
+        table: dict[str, dict[str, dict[int, float | bool | None]]] = {}
+        for record in self.records:
+            if record.part != "baseline":
+                for metric, value in record.measurements.items():
+                    table.setdefault(metric, {}).setdefault(record.variant, {})[record.seed] = value
+        return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestBaseline:
+    """The plain method that does best on a claim's data and metric."""
+
+    name: str
+    value: float
+    """Mean over its runs."""
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the sequential mode took, against as many seeds as it might have taken."""
+
+    runs: int
+    """Runs that its looks rest on."""
+    seeds: int
+    """Seeds of the last look."""
+    most: int
+    """Runs that it would rest on."""
+    looks: Mapping[int, tuple[str, ...]]
+    """Seeds → claims that were decided with them; 0 for those that are not decided."""
+    over: bool
+    """Whether every claim is decided or has had its last look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came out."""
+
+    entry: Entry
+    verdicts: tuple[Verdict, ...]
+    """Empty when the runs were altered by `--set` or `--model`."""
+    evidence: Evidence
+    baselines: Mapping[str, BestBaseline] = field(default_factory=dict)
+    """By claim."""
+    fresh: tuple[Record, ...] = ()
+    """Records made now."""
+    spent: Spent | None = None
+    """Of the sequential mode."""
+
+    @property
+    def errors(self) -> list[Record]:
+        """Runs made now that failed."""
+        return [record for record in self.fresh if record.status == "error"]
+
+
+@no_collecting()
+def judged(entry: Entry, root: Path, *, in_looks: bool = False, committed: bool = True) -> Result:
+    """Verdicts from the records there are, without running anything.
+
+    Args:
+        entry: the paper.
+        root: folder of the records.
+        in_looks: judge as the sequential mode does.
+        committed: rest on committed records where this machine has none.
+    """
+    evidence = gather(entry, root, committed=committed)
+    failed_variants = frozenset(record.variant for record in evidence.errors)
+    measured = evidence.measured()
+    others: dict[str, Variant] = {}
+    for name in foreign_variants(entry.claims):
+        found = _elsewhere(name, entry, root)
+        if found is not None:
+            others[name], by_metric = found
+            for metric, values in by_metric.items():
+                measured.setdefault(metric, {})[name] = values
+    judge = judge_in_looks if in_looks else judge_all
+    verdicts = judge(entry.claims, measured, failed=failed_variants, others=others)
+    return Result(
+        entry=entry,
+        verdicts=tuple(verdicts),
+        evidence=evidence,
+        baselines=best_baselines(entry.claims, evidence.records),
+    )
+
+
+def _elsewhere(
+    name: str, entry: Entry, root: Path
+) -> tuple[Variant, dict[str, dict[int, float | bool | None]]] | None:
+    """A variant of another paper and its runs, by metric; None when there is no such paper here."""
+    slug, _, variant = name.partition(":")
+    beside = entry.folder.parent / slug
+    try:
+        other = registry.find(slug, (beside,) if (beside / "claims.toml").exists() else ())
+        measured = gather(other, root).measured()
+        by_metric = {m: table[variant] for m, table in measured.items() if variant in table}
+        return other.claims.variant(variant), by_metric
+    except ReimplError:
+        return None
+
+
+def gather(entry: Entry, root: Path, *, committed: bool = True) -> Evidence:
+    """This machine's records of the current code; committed ones for variants not run here."""
+    found = Store(root).read(entry.slug)
+    current = _Current(entry)
+    mine = [record for record in found.ok if current.is_current(record)]
+    local = {(record.part, record.variant) for record in mine}
+    others = [
+        record
+        for record in (read_measured(entry.folder / "measured.jsonl") if committed else ())
+        if (record.part, record.variant) not in local and record.status == "ok"
+    ]
+    stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
+    where: dict[str, Where] = dict.fromkeys((r.variant for r in others), "committed")
+    where |= dict.fromkeys((r.variant for r in mine), "local")
+    return Evidence(
+        records=(*mine, *others),
+        errors=tuple(record for record in found.errors if current.is_current(record)),
+        unreadable=tuple(found.unreadable),
+        where=where,
+        stale=tuple(sorted(stale)),
+    )
+
+
+class _Current:
+    """Knows the keys that the code and claims give as they are now."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.keys: dict[tuple[str, str, str], Keys | None] = {}
+
+    def _keys(self, record: Record) -> Keys | None:
+        baseline = record.key_parts.get("baseline", "") if record.part == "baseline" else ""
+        place = (record.part, record.variant, baseline)
+        if place not in self.keys:
+            name = record.variant.rpartition(" on ")[2] if baseline else record.variant
+            variant = self.entry.claims.variants.get(name)
+            self.keys[place] = variant and current_keys(
+                self.entry, variant, record.part, baseline=baseline or None
+            )
+        return self.keys[place]
+
+    def is_current(self, record: Record) -> bool:
+        """Whether running it again now would find it cached."""
+        keys = self._keys(record)
+        return keys is not None and keys.key(record.seed) == record.key
+
+    def same_code(self, record: Record) -> bool:
+        """Whether the paper's side of the key is the same; versions of libraries may differ."""
+        keys = self._keys(record)
+        if keys is None:
+            return False
+        now = keys(record.seed)[1]
+        return all(
+            now.get(name) == record.key_parts.get(name)
+            for name in ("paper_code", "variant", "metrics", "data", "schema")
+        )
+
+
+def best_baselines(claims: Claims, records: Iterable[Record]) -> dict[str, BestBaseline]:
+    """Claim → the baseline with the best mean on its task and metric."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for record in records:
+        if record.part == "baseline":
+            name, _, variant = record.variant.rpartition(" on ")
+            task = claims.variants[variant].dataset if variant in claims.variants else ""
+            for metric, value in record.measurements.items():
+                if value is not None:
+                    values.setdefault((task, metric, name), []).append(float(value))
+    best: dict[str, BestBaseline] = {}
+    for claim in claims.claims.values():
+        metric = claims.metrics[claim.metric]
+        task = claims.variants[own_variants_of(claim)[0]].dataset
+        found = [
+            BestBaseline(name=name, value=sum(v) / len(v), n=len(v))
+            for (t, m, name), v in values.items()
+            if (t, m) == (task, metric.name)
+        ]
+        if found and metric.score:
+            pick = max if metric.better == "higher" else min
+            best[claim.id] = pick(found, key=lambda b: b.value)
+    return best
+
+
+def promote(entry: Entry, root: Path) -> Evidence:
+    """Write this machine's current records to the paper's `measured.jsonl`; others there stay.
+
+    Raises:
+        RequestError: nothing to promote, or a record was made by code that is not committed.
+    """
+    evidence = gather(entry, root)
+    if "local" not in evidence.where.values():
+        raise RequestError(
+            f"{entry.slug}: no records here of the current code; run `reimpl reproduce` first"
+        )
+    dirty = [r for r in evidence.records if r.environment.get("git_dirty")]
+    if dirty:
+        first = dirty[0]
+        raise RequestError(
+            f"{entry.slug}: {len(dirty)} records ({first.variant}, seed {first.seed}, …) were made "
+            "by code that was not committed; commit it and run `reimpl reproduce --force`"
+        )
+    runs = Counter(record.variant for record in evidence.records)
+    many = {variant for variant, count in runs.items() if count > WITH_CURVES}
+    write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=many)
+    return evidence
+
+
+def spent_on(claims: Claims, verdicts: Iterable[Verdict]) -> Spent:
+    """What the looks of these verdicts took, by the variants that chance plays a role in."""
+    looks: dict[int, list[str]] = {}
+    took: dict[str, int] = {}
+    over = True
+    for verdict in verdicts:
+        own = (claims.variants[name] for name in verdict.variants if name in claims.variants)
+        chance = [variant.id for variant in own if not variant.deterministic]
+        if chance and verdict.look and verdict.kind != "exact" and verdict.n:
+            decided = verdict.lane in DECIDED
+            over = over and (decided or verdict.look == LOOKS[-1])
+            looks.setdefault(verdict.look if decided else 0, []).append(verdict.id)
+            took |= {name: max(took.get(name, 0), verdict.look) for name in chance}
+    return Spent(
+        runs=sum(seeds * claims.variants[name].folds for name, seeds in took.items()),
+        seeds=LOOKS[-1],
+        most=sum(LOOKS[-1] * claims.variants[name].folds for name in took),
+        looks={look: tuple(names) for look, names in sorted(looks.items())},
+        over=over,
+    )
+
+
+def current_keys(
+    entry: Entry,
+    variant: Variant,
+    part: JobPart,
+    *,
+    overrides: Mapping[str, Scalar] | None = None,
+    model: str | None = None,
+    baseline: str | None = None,
+) -> Keys:
+    """The keys of a variant's runs, for the code and claims as they are now."""
+    from reimpl import data
+
+    assert part != "probe"
+    chosen = dict(overrides or {})
+    file = Path(model.partition(":")[0]) if model else None
+    parts = key_parts(
+        claims=entry.claims,
+        variant=apply_overrides(entry.claims, variant, chosen),
+        seed=0,
+        part=part,
+        overrides=chosen,
+        folder=entry.folder,
+        model_file=_baselines_folder() if baseline else file,
+        data=data.declared(entry.claims.sources) if entry.claims.sources else "",
+    )
+    if model:
+        parts["model"] += " " + model.partition(":")[2]
+    if baseline:
+        parts["baseline"] = baseline
+        parts["budget"] = f"{BASELINE_SECONDS:g} s"
+
+    return Keys(parts)
+
+
+def _baselines_folder() -> Path:
+    import baselines
+
+    assert baselines.__file__ is not None
+    return Path(baselines.__file__).parent
