@@ -103,7 +103,8 @@ class Estimator:
     room: Room
     local: Sequence[Record]
     """This machine's."""
-    committed: Sequence[Record]
+    committed: Callable[[], Sequence[Record]]
+    """Other machines'."""
     may_probe: bool
     """Whether a recipe is probed although another machine has committed records of it."""
     run: Callable[[Sequence[Job]], Iterable[Event]]
@@ -167,7 +168,7 @@ class Estimator:
         here = planned.cached or _of(planned, self.local)
         if here:
             return here, "earlier runs here"
-        there = _of(planned, self.committed)
+        there = _of(planned, self.committed())
         if not there or (self._soon_probed(planned) and self.may_probe):
             return None
         return there, "the committed records, of another machine perhaps"
@@ -185,7 +186,7 @@ class Estimator:
         count = sum(len(job.seeds) for job in planned.jobs)
         if probe is not None and probe.flops:
             return probe.flops * count / len(planned.jobs[0].seeds)
-        earlier = planned.cached or _of(planned, [*self.local, *self.committed])
+        earlier = planned.cached or _of(planned, [*self.local, *self.committed()])
         known = [record.flops for record in earlier if record.flops]
         return median(known) * count if known else None
 

@@ -156,11 +156,9 @@ def gather(entry: Entry, root: Path, *, committed: bool = True) -> Evidence:
     current = _Current(entry)
     mine = [record for record in found.ok if current.is_current(record)]
     local = {(record.part, record.variant) for record in mine}
-    others = [
-        record
-        for record in (read_measured(entry.folder / "measured.jsonl") if committed else ())
-        if (record.part, record.variant) not in local and record.status == "ok"
-    ]
+    path = entry.folder / "measured.jsonl"
+    promoted = read_measured(path, without=local) if committed else []
+    others = [record for record in promoted if record.status == "ok"]
     stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
     where: dict[str, Where] = dict.fromkeys((r.variant for r in others), "committed")
     where |= dict.fromkeys((r.variant for r in mine), "local")

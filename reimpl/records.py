@@ -792,8 +792,20 @@ def _recalled(row: Row, paper: str, file: str) -> Record:
 # Records kept with the paper
 
 
-def read_measured(path: Path) -> list[Record]:
+_LINE = re.compile(
+    r'\{"schema":\d+,"paper":"[^"]*","variant":("(?:[^"\\]|\\.)*"),"seed":\d+,"part":"(\w+)"'
+)
+"""How a line that we wrote begins; told apart without reading it all."""
+
+
+def read_measured(
+    path: Path, *, without: Collection[tuple[str, str]] = frozenset()
+) -> list[Record]:
     """The promoted records of a paper; none when the file is not there.
+
+    Args:
+        path: `measured.jsonl` of the paper.
+        without: parts and variants that are passed over.
 
     Raises:
         RecordError: a line is no record; names file and line.
@@ -807,6 +819,9 @@ def read_measured(path: Path) -> list[Record]:
         raise RecordError(f"{where}: cannot be read: {error}") from None
     records = []
     for number, line in enumerate(lines, start=1):
+        begins = _LINE.match(line) if without else None
+        if begins and (begins[2], json.loads(begins[1])) in without:
+            continue
         try:
             records.append(Record.from_json(line))
         except RecordError as error:

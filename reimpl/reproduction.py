@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -332,7 +332,7 @@ class _Planner:
             root=self.request.root,
             room=self.room,
             local=self.local,
-            committed=read_measured(self.entry.folder / "measured.jsonl"),
+            committed=cache(partial(read_measured, self.entry.folder / "measured.jsonl")),
             may_probe=self.may_probe,
             run=self.try_out,
         )

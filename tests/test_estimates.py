@@ -145,7 +145,7 @@ def estimated(
         root=root,
         room=room,
         local=(),
-        committed=(),
+        committed=tuple,
         may_probe=True,
         run=machine.run,
     )

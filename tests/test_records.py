@@ -704,6 +704,16 @@ def test_a_promoted_curve_is_thin_and_keeps_its_ends(tmp_path: Path, points: int
     assert sorted({step for step, _ in kept}) == [step for step, _ in kept]
 
 
+def test_variants_that_are_not_wanted_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "measured.jsonl"
+    odd = replace(SIMPLE, variant='a "quoted\\" one, ü')
+    counts = replace(SIMPLE, part="counts")
+    write_measured(path, [SIMPLE, odd, counts])
+    unwanted = {("train", SIMPLE.variant), ("train", odd.variant)}
+    assert read_measured(path, without=unwanted) == [counts]
+    assert read_measured(path, without={("counts", "none")}) == read_measured(path)
+
+
 def test_curves_of_a_batch_of_seeds_can_be_dropped(tmp_path: Path) -> None:
     path = tmp_path / "measured.jsonl"
     other = replace(SIMPLE, variant="wide")
