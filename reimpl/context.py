@@ -46,6 +46,8 @@ class Trial:
     """When the first report came, and how much was done then."""
     estimate: float | None = None
     """Seconds of a whole run, from the last report."""
+    share: float = 0.0
+    """How much of a whole run was done at the last report."""
     _made: float = field(default_factory=time.perf_counter)
 
     def see(self, done: float, total: float) -> None:
@@ -54,7 +56,7 @@ class Trial:
         Raises:
             Enough: it has looked long enough.
         """
-        now = time.perf_counter()
+        now, self.share = time.perf_counter(), done / total
         if self.began is None:
             self.began = now, done
             self.estimate = (now - self._made) * total / done if done > 0 else None
@@ -171,10 +173,17 @@ class Targets:
     def see(self, epoch: int, values: Mapping[str, torch.Tensor]) -> None:
         """Take the values (S,) of each curve after `epoch` epochs."""
         for name, reaches in self.watched.items():
-            value = values[reaches.curve]
+            value = values.get(reaches.curve)
+            if value is None:  # a variant that has no such curve
+                self.first[name][:] = math.nan
+                continue
             met = value <= reaches.target if self.lower[name] else value >= reaches.target
             self.first[name][met.cpu() & self.first[name].isinf()] = float(epoch)
 
     def measurements(self, seed: int) -> dict[str, float]:
-        """Metric name → epochs to its target for the seed at that place, infinite for a miss."""
-        return {name: float(first[seed]) for name, first in self.first.items()}
+        """Metric name → epochs to its target for the seed at that place, infinite for a miss.
+
+        A metric whose curve the variant does not have is left out.
+        """
+        found = {name: float(first[seed]) for name, first in self.first.items()}
+        return {name: epoch for name, epoch in found.items() if not math.isnan(epoch)}

@@ -21,8 +21,8 @@ from reimpl.records import Record, Store, environment
 from reimpl.registry import Entry
 
 if TYPE_CHECKING:
-    from reimpl.context import Emit, Outcome, RunContext
-    from reimpl.paper import Paper
+    from reimpl.context import Emit, Outcome, RunContext, Trial
+    from reimpl.paper import Fit, Paper
 
 JobPart = Literal["train", "counts", "baseline", "probe"]
 WAIT = 0.5
@@ -419,7 +419,6 @@ def _probe(job: Job) -> Probe:
     import psutil
 
     from reimpl import training, vectorised
-    from reimpl.context import Enough, Trial
 
     claims = job.entry.claims
     variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
@@ -430,12 +429,9 @@ def _probe(job: Job) -> Probe:
         for seed in job.seeds
     ]
     contexts[0].checkpoint_path = None
-    fit, flops = paper.fit_of(variant), None
+    fit = paper.fit_of(variant)
     if fit is not None:
-        trial = contexts[0].trial = Trial(seconds=PROBE_SECONDS)
-        with suppress(Enough):
-            fit(variant, contexts[0])
-        seconds = trial.estimate or 0.0
+        seconds, flops = _probe_fit(fit, variant, contexts[0])
     elif len(contexts) > 1:
         seconds, flops = vectorised.probe(
             paper, variant, contexts, metrics=claims.metrics, seconds=PROBE_SECONDS
@@ -445,3 +441,31 @@ def _probe(job: Job) -> Probe:
             paper, variant, contexts[0], metrics=claims.metrics, seconds=PROBE_SECONDS
         )
     return Probe(seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops)
+
+
+def _probe_fit(fit: "Fit", variant: Variant, context: "RunContext") -> tuple[float, float | None]:
+    """Seconds and floating-point operations of torch, by two tries: counting would slow the first.
+
+    What NumPy and others compute is not counted.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    seconds = _tried(fit, variant, context).estimate or 0.0
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter:
+            share = _tried(fit, variant, context).share
+    except Exception:  # a fit that transforms torch itself may not bear to be watched
+        return seconds, None
+    flops = counter.get_total_flops()
+    return seconds, flops / share if flops and share else None
+
+
+def _tried(fit: "Fit", variant: Variant, context: "RunContext") -> "Trial":
+    """The run, broken off after a moment."""
+    from reimpl.context import Enough, Trial
+
+    trial = Trial(seconds=PROBE_SECONDS)
+    with suppress(Enough):
+        fit(variant, replace(context, trial=trial, curves={}))
+    return trial

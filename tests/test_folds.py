@@ -247,7 +247,20 @@ def test_a_fit_is_probed_by_its_own_reports_of_progress(folder: Path) -> None:
     made = plan(asked(folder))
     assert [p.basis for p in made.planned] == ["a short probe here"]
     assert 10 * 15 < (made.planned[0].seconds or 0) < 30 * 15
+    assert made.planned[0].flops is None
     assert json.loads((folder / "runs" / "probes.json").read_text())
+
+
+def test_the_operations_of_a_fit_are_counted_in_its_probe(folder: Path) -> None:
+    code = folder / "plain2026_common" / "__init__.py"
+    multiplies = (
+        "import torch\n    for done in range(100_000):\n"
+        "        torch.ones(10, 20) @ torch.ones(20, 30)\n"
+        "        context.progress(done + 1, 100_000)\n"
+    )
+    code.write_text(code.read_text().replace("context.progress(1, 10)\n", multiplies))
+    made = plan(asked(folder))
+    assert made.planned[0].flops == pytest.approx(15 * 100_000 * 2 * 10 * 20 * 30)
 
 
 def test_only_the_data_that_a_variant_reads_are_fetched(

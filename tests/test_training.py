@@ -246,6 +246,22 @@ def test_what_a_paper_watches_joins_the_curves_and_the_measurements(entry: Entry
     assert "to-1" in outcome.measurements
 
 
+def test_a_target_on_a_curve_that_a_variant_lacks_is_left_out(entry: Entry) -> None:
+    lacking = Metric(
+        name="to-1",
+        unit="epochs",
+        better="lower",
+        definition="epochs to a curve of other variants",
+        split="none",
+        reaches=Reaches(curve="other/loss", target=1.0),
+    )
+    curve = dataclasses.replace(entry.claims.metrics["test/error"], name="other/loss")
+    metrics = {**entry.claims.metrics, "to-1": lacking, "other/loss": curve}
+    outcome = one_by_one(entry.load(), entry.claims.variant("two-inputs"), metrics, [0])[0]
+    assert "to-1" not in outcome.measurements
+    assert "test/error" in outcome.measurements
+
+
 def test_watching_something_undeclared_is_the_papers_mistake(entry: Entry) -> None:
     paper = dataclasses.replace(entry.load(), watch=lambda _model, _data: {"test/eror": 1.0})
     with pytest.raises(PaperError, match=r"'test/eror', no metric .* Did you mean 'test/error'"):
