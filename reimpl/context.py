@@ -14,6 +14,7 @@ import torch
 from reimpl.claims import Metric
 from reimpl.errors import DivergenceError
 from reimpl.paper import Data, Seeds, Sources
+from reimpl.sharing import ALONE, Share
 
 Emit = Callable[[str, Mapping[str, Any]], None]
 """Sends `progress` or `point` with its contents to whoever watches."""
@@ -87,6 +88,8 @@ class RunContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     emit: Emit = lambda _kind, _contents: None
     checkpoint_path: Path | None = None
+    share: Share = ALONE
+    """What of the training is this process's."""
     trial: Trial | None = None
     """Set when the run is only tried."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

@@ -45,8 +45,8 @@ class Planned:
 def wall_seconds(planned: Iterable[Planned], room: Room) -> float:
     """A guess at the time of the whole, by the work shared out or the longest job."""
     left = [(p.seconds or 0.0, p.jobs) for p in planned if p.jobs]
-    width = sum(job.threads for job in at_once([job for _, jobs in left for job in jobs], room))
-    work = sum(seconds * jobs[0].threads for seconds, jobs in left)
+    width = sum(job.cores for job in at_once([job for _, jobs in left for job in jobs], room))
+    work = sum(seconds * jobs[0].cores for seconds, jobs in left)
     longest = max((seconds / len(jobs) for seconds, jobs in left), default=0.0)
     return max(work / max(width, 1), longest)
 
@@ -179,7 +179,8 @@ class Estimator:
 
     def _packing_pays(self, planned: Planned) -> bool:
         long = (planned.seconds or 0.0) >= PACKING_PAYS
-        return long and self._soon_probed(planned) and planned.jobs[0].device == "cpu"
+        job = planned.jobs[0]
+        return long and self._soon_probed(planned) and job.device == "cpu" and job.devices == 1
 
     def _flops(self, planned: Planned, probe: Probe | None) -> float | None:
         """Of all runs to make, by a probe or by earlier runs of any machine."""
@@ -214,7 +215,7 @@ class Estimator:
         jobs: list[Job] = []
         for p in fresh:
             for _ in range(copies):
-                jobs.append(replace(p.jobs[0], part="probe", threads=threads))
+                jobs.append(replace(p.jobs[0], part="probe", threads=threads, devices=1))
                 labels[id(jobs[-1])] = _label(p, threads)
         found: dict[str, list[Probe]] = {}
         try:
@@ -255,7 +256,7 @@ def _of(planned: Planned, records: Iterable[Record]) -> list[Record]:
 def _given(planned: Planned, *, threads: int = 1, memory_mb: float = 0.0) -> Planned:
     """Its jobs with these threads, and with this much memory when they have less."""
     jobs = [
-        replace(job, threads=threads, memory_mb=max(job.memory_mb, memory_mb))
+        replace(job, threads=threads, memory_mb=max(job.memory_mb, memory_mb * job.devices))
         for job in planned.jobs
     ]
     return replace(planned, jobs=tuple(jobs))

@@ -21,14 +21,19 @@ from reimpl.records import Record, Store, environment
 from reimpl.registry import Entry
 
 if TYPE_CHECKING:
+    import torch
+
     from reimpl.context import Emit, Outcome, RunContext, Trial
     from reimpl.paper import Fit, Paper
+    from reimpl.sharing import Share
 
 JobPart = Literal["train", "counts", "baseline", "probe"]
 WAIT = 0.5
 """Seconds between looks at a run that another process is making."""
 PROBE_SECONDS = 0.4
 """How long a probe trains."""
+SHARED_TRIES = 2
+"""How often a shared training is begun of which a process is killed."""
 BASELINE_SECONDS = 240.0
 """Computing time that tuning and fitting one baseline may take."""
 
@@ -49,9 +54,11 @@ class Job:
     """`FILE.py:Class`, somebody's own model."""
     device: str = "cpu"
     threads: int = 1
-    """Processor threads that it computes with."""
+    """Processor threads that each of its processes computes with."""
+    devices: int = 1
+    """Processes on this machine, each with a device, that share the training."""
     memory_mb: float = 0.0
-    """What it is thought to need at most."""
+    """What it is thought to need at most, with all its processes."""
     baseline: tuple[str, str] | None = None
     """Name of the baseline and of the metric that it is scored by."""
     force: bool = False
@@ -68,6 +75,11 @@ class Job:
         folds = self.entry.claims.variant(self.variant).folds
         seed, fold = divmod(next(iter(self.seeds)), folds)
         return f"{what}, seed {seed}" + (f", fold {fold} of {folds}" if folds > 1 else "")
+
+    @property
+    def cores(self) -> int:
+        """Processor threads of all its processes here."""
+        return self.threads * self.devices
 
     @property
     def recorded_as(self) -> str:
@@ -213,7 +225,7 @@ def attempt(job: Job, emit: "Emit") -> list[Record]:
         contexts = [_context(job, paper, variant, claims, seed, store, emit) for seed in job.seeds]
         if job.part == "baseline":
             return [_run_baseline(job, paper, claims, contexts[0], clock)]
-        outcomes = _train(paper, variant, claims, contexts)
+        outcomes = _train(job, paper, variant, claims, contexts)
     except RunError as error:
         return [_make(job, seed, clock, error=_said(error)) for seed in job.seeds]
     except ReimplError:
@@ -233,12 +245,15 @@ def _said(error: Exception) -> str:
 
 
 def _train(
-    paper: "Paper", variant: Variant, claims: Claims, contexts: Sequence["RunContext"]
+    job: Job, paper: "Paper", variant: Variant, claims: Claims, contexts: Sequence["RunContext"]
 ) -> "Sequence[Outcome | RunError]":
     from reimpl import training
     from reimpl.context import Outcome
 
     fit = paper.fit_of(variant)
+    if job.devices > 1:
+        check_shared(variant, job.devices, own_fit=fit is not None)
+        return [_train_shared(job, paper, variant, claims, contexts[0])]
     if fit is not None:
         return [Outcome(measurements=_checked(fit(variant, contexts[0]), claims))]
     if len(contexts) > 1:
@@ -246,6 +261,61 @@ def _train(
 
         return vectorised.train(paper, variant, contexts, metrics=claims.metrics)
     return [training.train(paper, variant, contexts[0], metrics=claims.metrics)]
+
+
+def check_shared(variant: Variant, processes: int, *, own_fit: bool = False) -> None:
+    """Whether a variant's training can be shared among processes.
+
+    Raises:
+        RequestError: it can not.
+    """
+    why = "it trains in a way of its own" if own_fit or variant.recipe is None else None
+    if variant.vectorised:
+        why = "its seeds train as one batch"
+    if why:
+        raise RequestError(
+            f"variant '{variant.id}' cannot be shared among {processes} processes: {why}"
+        )
+
+
+def _train_shared(
+    job: Job, paper: "Paper", variant: Variant, claims: Claims, context: "RunContext"
+) -> "Outcome":
+    """Train with other processes; when one is killed, once more, from the checkpoint."""
+    from reimpl import training
+    from reimpl.sharing import LostRankError, shared
+
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            with shared(job, devices=job.devices, device=job.device) as context.share:
+                return training.train(paper, variant, context, metrics=claims.metrics)
+        except LostRankError:
+            if tries == SHARED_TRIES:
+                raise
+            context.curves = {}
+
+
+def take_part(job: Job, share: "Share") -> None:
+    """Train a share of a job as one of the processes that rank 0 has started; keep nothing.
+
+    Raises:
+        Exception: whatever goes wrong; rank 0 is told.
+    """
+    from reimpl import training
+    from reimpl.sharing import joined
+
+    claims = job.entry.claims
+    variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
+    with _threads(job.threads), joined(share, job.device):
+        paper = _paper(job)
+        context = _context(
+            job, paper, variant, claims, job.seeds[0], Store(job.root), lambda _k, _c: None
+        )
+        context.share, context.checkpoint_path = share, None
+        context.device = _device(job, share)
+        training.train(paper, variant, context, metrics=claims.metrics)
 
 
 def _checked(measured: Mapping[str, Any], claims: Claims) -> dict[str, float | bool | None]:
@@ -276,11 +346,10 @@ def _context(
     store: Store,
     emit: "Emit",
 ) -> "RunContext":
-    import torch
-
     from reimpl import data
     from reimpl.context import RunContext
     from reimpl.paper import Data, Seeds
+    from reimpl.sharing import ALONE
 
     sources, seeds = data.load(claims.sources), Seeds.of_run(seed, variant.folds)
     rows = paper.data(variant, sources, seeds) if paper.data else Data(train=())
@@ -290,10 +359,18 @@ def _context(
         seeds=seeds,
         sources=sources,
         data=rows,
-        device=torch.device(job.device),
+        device=_device(job, ALONE),
         emit=emit if alone else _progress_only(emit),
         checkpoint_path=_checkpoint(store, job, seed) if first else None,
     )
+
+
+def _device(job: Job, share: "Share") -> "torch.device":
+    """Of a shared training on GPUs, each process of a machine has one."""
+    import torch
+
+    several = job.devices > 1 and job.device == "cuda"
+    return torch.device("cuda", share.local) if several else torch.device(job.device)
 
 
 def _progress_only(emit: "Emit") -> "Emit":
@@ -346,6 +423,8 @@ def _make(
     share = len(job.seeds)  # a batch's time is shared out among its seeds
     if share > 1:
         note = f"one of {share} seeds trained as one batch"
+    elif job.devices > 1:
+        note = f"shared among {job.devices} processes"
     return Record(
         paper=job.entry.slug,
         variant=job.recorded_as,

@@ -26,7 +26,7 @@ from reimpl.engines import Event, Room, Run, check_ray, room
 from reimpl.errors import RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
 from reimpl.evidence import Evidence, Result, current_keys, judged, spent_on
-from reimpl.jobs import Job, JobPart, failed
+from reimpl.jobs import Job, JobPart, check_shared, failed
 from reimpl.mirror import Mirror
 from reimpl.records import Keys, Record, Store, changed, read_measured
 from reimpl.registry import Entry
@@ -55,6 +55,8 @@ class Request:
     """Seconds that the whole may take: what fits is run, the cheapest undecided claims first."""
     workers: int | None = None
     device: str = "cpu"
+    devices: int = 1
+    """Processes, each with a device, that share every training."""
     wandb: str = "auto"
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     model: str | None = None
@@ -140,11 +142,11 @@ class _Planner:
         self.entry.check_packages()
         self.claims = self.entry.claims
         self.store = Store(request.root)
-        self.room = room(request.workers)
+        self.room = room(request.workers, device=request.device, devices=request.devices)
         if request.engine == "ray":
-            check_ray(request.device)
+            check_ray(request.device, request.devices)
         else:
-            _check_device(request.device)
+            _check_device(request.device, request.devices)
         if request.model:
             from reimpl.jobs import own_model
 
@@ -294,6 +296,9 @@ class _Planner:
         baseline: tuple[str, str] | None,
     ) -> Job:
         pairs = [keys(seed) for seed in seeds]
+        devices = self.request.devices if part == "train" else 1
+        if devices > 1:
+            check_shared(variant, devices)
         return Job(
             entry=self.entry,
             variant=variant.id,
@@ -305,7 +310,8 @@ class _Planner:
             overrides=self.request.overrides,
             model=self.request.model,
             device=self.request.device,
-            memory_mb=variant.memory_mb or self.claims.paper.memory_mb,
+            devices=devices,
+            memory_mb=(variant.memory_mb or self.claims.paper.memory_mb) * devices,
             force=self.request.force,
             baseline=baseline,
         )
@@ -356,8 +362,10 @@ class _Planner:
         return {(r.part, r.variant, r.seed, r.key): r for r in self.local}
 
 
-def _check_device(name: str) -> None:
+def _check_device(name: str, count: int) -> None:
     """A device that is not there shows now, not in every run."""
+    if count > 1 and name not in ("cpu", "cuda"):
+        raise RequestError(f"--devices {count} goes with --device cuda or cpu, not {name}")
     if name == "cpu":
         return
     import torch
@@ -366,6 +374,8 @@ def _check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise RequestError(f"--device {name}: no such device here; see `reimpl doctor`") from None
+    if name == "cuda" and (here := torch.cuda.device_count()) < count:
+        raise RequestError(f"--devices {count}: there are {here} here; see `reimpl doctor`")
 
 
 def open_data(claims: Claims, jobs: Iterable[Job]) -> None:

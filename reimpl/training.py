@@ -3,13 +3,19 @@
 Lightning brings device, precision and strategy. A training is handed to it in blocks of a hundred
 optimiser steps, because its bookkeeping costs as much as a step of a small network; within a block
 runs a plain loop.
+
+A training that is shared takes the same steps on the same batches as one process would, up to
+rounding: each process weighs the loss of its rows so that the mean of the gradients is the
+gradient of the whole batch.
 """
 
+import copy
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +24,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from reimpl import optimiser
 from reimpl.claims import Metric, Recipe, Variant
 from reimpl.context import Moments, Outcome, RunContext, Targets
-from reimpl.errors import DivergenceError, PaperError, near
+from reimpl.errors import DivergenceError, PaperError, RequestError, near
 from reimpl.paper import Batch, Data, Paper
+from reimpl.sharing import ALONE, Share
 
 BLOCK = 100
 """Optimiser steps per Lightning step."""
@@ -27,6 +34,12 @@ EVALUATION_ROWS = 250
 """Examples per forward pass of an evaluation: more spill LeNet-5's maps out of the cache."""
 PROBE_ROWS = 2000
 """Examples of each split on which a probe times an evaluation."""
+ROUNDING = 1e-5
+"""Relative difference of two sums of the same losses that float32 explains."""
+DROPOUT = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 
 
 def train(
@@ -37,6 +50,7 @@ def train(
     Raises:
         DivergenceError: the loss or a metric became NaN or infinite; names the step.
         PaperError: the paper lacks a part that training needs.
+        RequestError: its batches cannot be shared among processes, and they should be.
     """
     import pytorch_lightning as lightning
 
@@ -46,8 +60,7 @@ def train(
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
         trainer = lightning.Trainer(
-            accelerator="gpu" if context.device.type == "cuda" else context.device.type,
-            devices=1,
+            **_placed(context.device, context.share),
             max_epochs=1,
             logger=False,
             barebones=True,
@@ -58,6 +71,51 @@ def train(
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
     return loop.outcome()
+
+
+def _placed(device: torch.device, share: Share) -> dict[str, Any]:
+    """Where Lightning trains: here, or with others in the group that this process has joined."""
+    cuda = device.type == "cuda"
+    accelerator = "gpu" if cuda else device.type
+    if share.alone:
+        return {"accelerator": accelerator, "devices": [device.index or 0] if cuda else 1}
+    from pytorch_lightning.strategies import DDPStrategy
+
+    return {
+        "accelerator": accelerator,
+        "devices": share.devices,
+        "num_nodes": share.nodes,
+        "strategy": DDPStrategy(cluster_environment=_members(share)),
+        "use_distributed_sampler": False,
+        "sync_batchnorm": cuda,
+    }
+
+
+def _members(share: Share) -> Any:
+    """The processes as Lightning asks for them: started by us, and never those of a scheduler."""
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
+    class Members(LightningEnvironment):
+        @property
+        def creates_processes_externally(self) -> bool:
+            return True
+
+        def global_rank(self) -> int:
+            return share.rank
+
+        def world_size(self) -> int:
+            return share.world
+
+        def local_rank(self) -> int:
+            return share.local
+
+        def node_rank(self) -> int:
+            return share.node
+
+        def teardown(self) -> None:
+            """Nothing of the environment is ours."""
+
+    return Members()
 
 
 def probe(
@@ -103,6 +161,59 @@ def build_model(paper: Paper, variant: Variant, context: RunContext) -> nn.Modul
     model = paper.model(variant)
     torch.manual_seed(context.seeds.integer("noise"))
     return model
+
+
+def check_batchnorm(paper: Paper, model: nn.Module, device: torch.device) -> None:
+    """Whether a network's batch normalisation can see a batch that is shared.
+
+    Raises:
+        RequestError: there is some, and on a CPU no process sees the rows of the others.
+    """
+    batchnorm = nn.modules.batchnorm._BatchNorm  # what Lightning synchronises, on CUDA
+    if device.type != "cuda" and any(isinstance(m, batchnorm) for m in model.modules()):
+        raise RequestError(
+            f"{paper.slug}: on {device.type}, batch normalisation sees the rows of one process "
+            "only; take one device, or --device cuda"
+        )
+
+
+def reduction(paper: Paper, model: nn.Module, batch: Batch) -> Literal["mean", "sum"]:
+    """Whether the loss of a batch is the mean or the sum of the losses of its rows.
+
+    Two unequal parts of a batch are held against the whole, as in training but for dropout and
+    torch's batch normalisation, or as in evaluation where a network draws noise of its own.
+
+    Raises:
+        RequestError: it is neither, so that a batch cannot be shared.
+    """
+    assert paper.loss is not None
+    n, k = len(batch[0]), max(1, len(batch[0]) // 3)
+    first, second = tuple(t[:k] for t in batch), tuple(t[k:] for t in batch)
+    trial = copy.deepcopy(model)
+    gpus = [batch[0].device] if batch[0].is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices=gpus):
+        _still(trial)
+        if float(paper.loss(trial, batch)) != float(paper.loss(trial, batch)):
+            trial.eval()
+        whole, a, b = (float(paper.loss(trial, rows)) for rows in (batch, first, second))
+    if not math.isfinite(whole):
+        return "mean"  # the first step says what is wrong
+    if math.isclose(whole, (k * a + (n - k) * b) / n, rel_tol=ROUNDING):
+        return "mean"
+    if math.isclose(whole, a + b, rel_tol=ROUNDING):
+        return "sum"
+    raise RequestError(
+        f"{paper.slug}: the loss of a batch is neither the mean nor the sum over its rows, so "
+        "processes cannot share it; take one device"
+    )
+
+
+def _still(model: nn.Module) -> None:
+    """Training mode without the modules that draw noise or that are synchronised elsewhere."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, (*DROPOUT, nn.modules.batchnorm._BatchNorm)):
+            module.eval()
 
 
 def recipe_of(variant: Variant) -> Recipe:
@@ -170,6 +281,7 @@ class _Loop:
     ) -> None:
         assert paper.loss is not None
         self.paper, self.context, self.metrics = paper, context, metrics
+        self.share = context.share
         self.loss = paper.loss
         self.recipe = recipe_of(variant)
         self.model = build_model(paper, variant, context).to(context.device)
@@ -185,15 +297,27 @@ class _Loop:
         self.moments = Moments(self.recipe.epochs, self.recipe.evaluate)
         self.targets = Targets(metrics, 1)
         self.order: Tensor | None = None
+        self.rng: Tensor | None = None
+        """The state of the draws with which the next block begins, when it is not the present."""
         self.last: dict[str, float] = {}
         self.optimiser = optimiser.build(self.model.parameters(), self.recipe)
         self.phases = optimiser.Phases(self.recipe, self.optimiser)
         self.flops = count_flops(paper, self.model, self.batch_at(0)) * self.steps
         self.step = 0
+        self.adds_up = not self.share.alone and self.check_shared() == "sum"
+
+    def check_shared(self) -> Literal["mean", "sum"]:
+        if self.batch < self.share.world:
+            raise RequestError(
+                f"{self.paper.slug}: a batch of {self.batch} cannot be shared among "
+                f"{self.share.world} processes"
+            )
+        check_batchnorm(self.paper, self.model, self.context.device)
+        return reduction(self.paper, self.model, self.batch_at(0))
 
     def begin(self) -> None:
         """Go on from the checkpoint, or measure the untrained network."""
-        state = self.context.resume()
+        state = self.share.told(self.context.resume(), self.context.device)
         if state is None:
             self.measure(0)
             return
@@ -201,12 +325,13 @@ class _Loop:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.targets.first, self.last = state["targets"], state["last"]
-        torch.set_rng_state(state["rng"].cpu())
+        self.rng = state["rng"].cpu()
         self.order = None  # of the epoch that the checkpoint lies in
 
     def block(self, begin: int, end: int, backward: Callable[[Tensor], None]) -> None:
         """The steps from `begin` up to `end`, with the evaluations that fall due."""
         losses: list[Tensor] = []
+        self.seed(begin)
         for step in range(begin, end):
             losses.append(self.one_step(step, backward))
             epoch, rest = divmod(step + 1, self.per_epoch)
@@ -217,10 +342,20 @@ class _Loop:
         self.context.progress(end, self.steps, **self.last)
         self.context.checkpoint(self.state())
 
+    def seed(self, begin: int) -> None:
+        """Draws go on as the checkpoint left them; other ranks have their own for each block."""
+        if not self.share.leads:
+            torch.manual_seed(self.context.seeds.integer("noise", self.share.rank, begin))
+        elif self.rng is not None:  # only now, for Lightning draws before the first block
+            torch.set_rng_state(self.rng)
+        self.rng = None
+
     def one_step(self, step: int, backward: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
-        batch = self.batch_at(step)
+        batch, counts = self.share_at(step)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self.loss(self.model, batch)
+        if not self.share.alone:
+            loss = counts * loss
         backward(loss)
         if self.recipe.clip is not None:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -231,7 +366,31 @@ class _Loop:
         return loss.detach()
 
     def batch_at(self, step: int) -> Batch:
-        """The step's rows, prepared; the order of an epoch is drawn from its own stream."""
+        """The step's rows, prepared and varied."""
+        batch = self.paper.prepared(self.rows_at(step, ALONE)[0])
+        if self.paper.augment is None:
+            return batch
+        return self.paper.augment(batch, self.context.seeds.torch("augment", step))
+
+    def share_at(self, step: int) -> tuple[Batch, float]:
+        """This process's part of that, and what its loss counts in the mean over all processes."""
+        if self.share.alone:
+            return self.batch_at(step), 1.0
+        if self.paper.augment is None:
+            rows, count = self.rows_at(step, self.share)
+            batch = self.paper.prepared(rows)
+        else:  # which draws for the whole batch
+            whole = self.batch_at(step)
+            batch, count = self.share.of(whole), len(whole[0])
+        if count <= self.share.rank:  # nothing was left for this one
+            return batch, 0.0
+        return batch, self.share.world if self.adds_up else self.share.counts(count)
+
+    def rows_at(self, step: int, share: Share) -> tuple[Batch, int]:
+        """A share of the step's rows, and the number of them all.
+
+        The order of an epoch is drawn from its own stream.
+        """
         epoch, place = divmod(step, self.per_epoch)
         if place == 0 or self.order is None:
             self.phases.enter(epoch)
@@ -239,16 +398,16 @@ class _Loop:
                 order = self.context.seeds.torch("order", epoch)
                 drawn = torch.randperm(len(self.rows[0]), generator=order)
                 self.order = drawn.to(self.context.device)
-        rows = self.rows
-        if self.order is not None:
-            chosen = self.order[place * self.batch : (place + 1) * self.batch]
-            rows = tuple(t[chosen] for t in self.rows)
-        batch = self.paper.prepared(rows)
-        if self.paper.augment is None:
-            return batch
-        return self.paper.augment(batch, self.context.seeds.torch("augment", step))
+        if self.order is None:
+            return share.of(self.rows), len(self.rows[0])
+        chosen = self.order[place * self.batch : (place + 1) * self.batch]
+        (mine,) = share.of((chosen,))
+        return tuple(t[mine] for t in self.rows), len(chosen)
 
     def measure(self, epoch: int) -> None:
+        """Rank 0 does, while the others wait for its next gradient."""
+        if not self.share.leads:
+            return
         self.last = evaluate(self.paper, self.model, self.splits, self.metrics) | self.watched()
         self.targets.see(epoch, {k: torch.tensor([v]) for k, v in self.last.items()})
         if self.moments.keep(epoch):
@@ -271,10 +430,11 @@ class _Loop:
 
     def guard(self, begin: int, losses: list[Tensor]) -> None:
         """Looked at once a block, because looking makes a GPU wait."""
-        finite = torch.isfinite(torch.stack(losses))
+        seen = self.share.total(torch.stack(losses))
+        finite = torch.isfinite(seen)
         if not bool(finite.all()):
             place = int((~finite).int().argmax())
-            value = float(losses[place])
+            value = float(seen[place])
             raise DivergenceError(
                 f"the loss became {value} at step {begin + place + 1} of {self.steps}"
             )
@@ -291,7 +451,8 @@ class _Loop:
 
     def outcome(self) -> Outcome:
         self.model.eval()
-        more = self.paper.inspect(self.model, self.context.data) if self.paper.inspect else {}
+        inspect = self.paper.inspect if self.share.leads else None
+        more = inspect(self.model, self.context.data) if inspect else {}
         return Outcome(
             measurements={**self.last, **self.targets.measurements(0), **more},
             parameters=sum(p.numel() for p in self.model.parameters()),

@@ -121,6 +121,9 @@ Workers = Annotated[
     typer.Option(min=1, metavar="N", help="Processes [default: cores, as far as memory goes]."),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, …")]
+Devices = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Processes that share each training by DDP.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -258,6 +261,7 @@ def plan(
     budget: Budget = None,
     workers: Workers = None,
     device: Device = "cpu",
+    devices: Devices = 1,
     settings: Settings = None,
     model: Model = None,
     force: Force = False,
@@ -282,6 +286,7 @@ def plan(
         budget_s=budget,
         workers=workers,
         device=device,
+        devices=devices,
         settings=settings,
         model=model,
         force=force,
@@ -304,6 +309,7 @@ def reproduce(
     budget: Budget = None,
     workers: Workers = None,
     device: Device = "cpu",
+    devices: Devices = 1,
     wandb: Annotated[
         str, typer.Option(metavar="MODE", help="auto, online, offline or disabled.")
     ] = "auto",
@@ -355,6 +361,7 @@ def reproduce(
         budget_s=budget,
         workers=workers,
         device=device,
+        devices=devices,
         wandb=check_mode(wandb),
         settings=settings,
         model=model,

@@ -42,7 +42,7 @@ class Room:
 
     def holds(self, job: Job, busy: Sequence[Job]) -> bool:
         """Whether the job fits beside those at work; one alone always does."""
-        threads = job.threads + sum(other.threads for other in busy)
+        threads = job.cores + sum(other.cores for other in busy)
         memory = job.memory_mb + sum(other.memory_mb for other in busy)
         return not busy or (threads <= self.threads and memory <= self.memory_mb)
 
@@ -51,12 +51,22 @@ Run = Callable[..., Generator[Event]]
 """Runs `(jobs, room, until=…)` and yields what happens."""
 
 
-def room(asked: int | None = None) -> Room:
-    """A thread for every core, or as many as asked for, and most of the free memory."""
+def room(asked: int | None = None, *, device: str = "cpu", devices: int = 1) -> Room:
+    """A thread for every core, or as many as asked for, and most of the free memory.
+
+    On a GPU, one job at a time unless more are asked for: a second would take memory and pace from
+    the first.
+
+    Args:
+        asked: threads on the CPU, jobs on a GPU.
+        device: where the jobs compute.
+        devices: processes that share one job.
+    """
     import psutil
 
     free = psutil.virtual_memory().available / 2**20
-    return Room(threads=asked or cores(), memory_mb=SHARE_OF_MEMORY * free)
+    threads = (asked or cores()) if device == "cpu" else (asked or 1) * devices
+    return Room(threads=threads, memory_mb=SHARE_OF_MEMORY * free)
 
 
 def at_once(jobs: Sequence[Job], room: Room) -> list[Job]:
@@ -70,12 +80,16 @@ def at_once(jobs: Sequence[Job], room: Room) -> list[Job]:
     return begun
 
 
-def check_ray(device: str) -> None:
+def check_ray(device: str, devices: int = 1) -> None:
     """Whether jobs can be sent to Ray from here.
 
     Raises:
-        RequestError: Ray is not installed, or the device is not one that it hands out.
+        RequestError: Ray is not installed, the device is not one that it hands out, or a run should
+            be shared.
     """
+    if devices > 1:
+        hint = "Ray places whole runs, as docs/clusters.md says"
+        raise RequestError(f"--devices {devices} does not go with --engine ray: {hint}")
     if find_spec("ray") is None:
         hint = "install it with: pip install 'reimpl[ray]'"
         raise RequestError(f"--engine ray needs ray, which is not here; {hint}")
