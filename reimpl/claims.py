@@ -26,6 +26,7 @@ Cost = Literal["instant", "minutes", "hours", "gpu"]
 Better = Literal["lower", "higher", "neither"]
 Score = Literal["error", "accuracy"]
 Optimiser = Literal["sgd", "adam", "adamw", "rmsprop"]
+Precision = Literal["32", "bf16-mixed", "16-mixed", "bf16-true"]
 Scalar = bool | int | float | str
 COSTS: tuple[Cost, ...] = get_args(Cost)
 
@@ -171,6 +172,8 @@ class Recipe:
     """Phases `{from = epoch, lr = …, momentum = …}`: from that epoch on, 0 being the first."""
     evaluate: int = 1
     """Epochs between evaluations; the first and the last are always evaluated."""
+    precision: Precision = "32"
+    """Bits of the numbers: mixed keeps weights and sums in 32, true keeps nothing in more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,8 +179,9 @@ class Estimator:
 
     def _packing_pays(self, planned: Planned) -> bool:
         long = (planned.seconds or 0.0) >= PACKING_PAYS
-        job = planned.jobs[0]
-        return long and self._soon_probed(planned) and job.device == "cpu" and job.devices == 1
+        if not long or not self._soon_probed(planned):
+            return False
+        return planned.jobs[0].device == "cpu" and planned.jobs[0].devices == 1
 
     def _flops(self, planned: Planned, probe: Probe | None) -> float | None:
         """Of all runs to make, by a probe or by earlier runs of any machine."""

@@ -251,6 +251,7 @@ def _train(
     from reimpl.context import Outcome
 
     fit = paper.fit_of(variant)
+    _check_precision(variant, own_fit=fit is not None)
     if job.devices > 1:
         check_shared(variant, job.devices, own_fit=fit is not None)
         return [_train_shared(job, paper, variant, claims, contexts[0])]
@@ -276,6 +277,18 @@ def check_shared(variant: Variant, processes: int, *, own_fit: bool = False) -> 
         raise RequestError(
             f"variant '{variant.id}' cannot be shared among {processes} processes: {why}"
         )
+
+
+def _check_precision(variant: Variant, *, own_fit: bool) -> None:
+    """Whether a variant can be trained with the precision that its recipe says.
+
+    Raises:
+        RequestError: it can not.
+    """
+    precision = variant.recipe.precision if variant.recipe else "32"
+    if precision != "32" and (own_fit or variant.vectorised):
+        why = "it trains in a way of its own" if own_fit else "its seeds train as one batch"
+        raise RequestError(f"variant '{variant.id}' has no precision {precision}: {why}")
 
 
 def _train_shared(

@@ -59,6 +59,7 @@ class Mirror:
                 "momentum",
                 "weight_decay",
                 "shrink",
+                "precision",
             )
             settings |= {name: getattr(recipe, name) for name in names}
         return {

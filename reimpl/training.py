@@ -15,6 +15,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from reimpl import optimiser
-from reimpl.claims import Metric, Recipe, Variant
+from reimpl.claims import Metric, Precision, Recipe, Variant
 from reimpl.context import Moments, Outcome, RunContext, Targets
 from reimpl.errors import DivergenceError, PaperError, RequestError, near
 from reimpl.paper import Batch, Data, Paper
@@ -130,7 +131,7 @@ def probe(
     loop = _Loop(paper, variant, context, metrics)
     rows = {name: tuple(t[:PROBE_ROWS] for t in batch) for name, batch in loop.splits.items()}
     began = time.perf_counter()
-    evaluate(paper, loop.model, rows, metrics)
+    evaluate(paper, loop.model, rows, metrics, loop.arithmetic)
     seen = sum(len(batch[0]) for batch in rows.values())
     every = sum(len(batch[0]) for batch in loop.splits.values())
     evaluation = (time.perf_counter() - began) * every / max(seen, 1)
@@ -247,20 +248,82 @@ def count_flops(paper: Paper, model: nn.Module, batch: Batch) -> float:
     return float(counter.get_total_flops())
 
 
+class Arithmetic:
+    """The numbers that a network computes with: 32 bits, or those of one of Lightning's plugins.
+
+    The plugins are asked here and not by Lightning itself, which knows only whole blocks of steps.
+    """
+
+    def __init__(self, precision: Precision = "32", device: str = "cpu") -> None:
+        self.plugin: Any = None
+        if precision == "bf16-true":
+            from pytorch_lightning.plugins.precision import HalfPrecision
+
+            self.plugin = HalfPrecision(precision)
+        elif precision != "32":
+            from pytorch_lightning.plugins.precision import MixedPrecision
+
+            self.plugin = MixedPrecision(precision, device)
+        self.scaler: torch.amp.GradScaler | None = getattr(self.plugin, "scaler", None)
+
+    def narrowed(self, model: nn.Module) -> nn.Module:
+        """The model, in place, with weights of as many bits as they have in training."""
+        return self.plugin.convert_module(model) if self.plugin else model
+
+    def widened(self, model: nn.Module) -> nn.Module:
+        """The model with weights of 32 bits at least, a copy where they have fewer."""
+        if any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters()):
+            return copy.deepcopy(model).float()
+        return model
+
+    def of(self, compute: Callable[[Batch], Any], batch: Batch) -> Any:
+        """What `compute` gives for the batch."""
+        if self.plugin is None:
+            return compute(batch)
+        with self.plugin.forward_context():
+            return compute(self.plugin.convert_input(batch))
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss times what keeps its gradients within float16."""
+        return self.scaler.scale(loss) if self.scaler else loss
+
+    def unscale(self, optimiser: torch.optim.Optimizer) -> None:
+        """Take that out of the gradients."""
+        if self.scaler:
+            self.scaler.unscale_(optimiser)
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        """Step, unless gradients were too large for float16."""
+        if self.scaler:
+            self.scaler.step(optimiser)
+            self.scaler.update()
+        else:
+            optimiser.step()
+
+
+FLOAT32 = Arithmetic()
+
+
 @torch.no_grad()
 def evaluate(
-    paper: Paper, model: nn.Module, splits: Mapping[str, Batch], metrics: Mapping[str, Metric]
+    paper: Paper,
+    model: nn.Module,
+    splits: Mapping[str, Batch],
+    metrics: Mapping[str, Metric],
+    arithmetic: Arithmetic = FLOAT32,
 ) -> dict[str, float]:
     """The mean of each per-example metric over each split, by full name."""
+    assert paper.metrics is not None
+    measure = partial(paper.metrics, model)
     model.eval()
     values: dict[str, float] = {}
     for split, batch in splits.items():
         sums: dict[str, Tensor] = {}
         for rows in zip(*(tensor.split(EVALUATION_ROWS) for tensor in batch), strict=True):
-            for name, value in _metrics(paper, model, rows).items():
+            for name, value in arithmetic.of(measure, paper.prepared(rows)).items():
                 sums[name] = (
                     sums.get(name, torch.zeros((), dtype=torch.float64))
-                    + value.sum().double().cpu()
+                    + _wide(value).sum().double().cpu()
                 )
         mean = {f"{split}/{name}": float(total) / len(batch[0]) for name, total in sums.items()}
         values |= {name: value for name, value in mean.items() if name in metrics}
@@ -268,9 +331,9 @@ def evaluate(
     return values
 
 
-def _metrics(paper: Paper, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-    assert paper.metrics is not None
-    return paper.metrics(model, paper.prepared(batch))
+def _wide(value: Tensor) -> Tensor:
+    """With bits enough to be summed."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 class _Loop:
@@ -305,6 +368,8 @@ class _Loop:
         self.flops = count_flops(paper, self.model, self.batch_at(0)) * self.steps
         self.step = 0
         self.adds_up = not self.share.alone and self.check_shared() == "sum"
+        self.arithmetic = Arithmetic(self.recipe.precision, context.device.type)
+        self.model = self.arithmetic.narrowed(self.model)
 
     def check_shared(self) -> Literal["mean", "sum"]:
         if self.batch < self.share.world:
@@ -324,6 +389,8 @@ class _Loop:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.arithmetic.scaler is not None:
+            self.arithmetic.scaler.load_state_dict(state["scaler"])
         self.targets.first, self.last = state["targets"], state["last"]
         self.rng = state["rng"].cpu()
         self.order = None  # of the epoch that the checkpoint lies in
@@ -353,17 +420,18 @@ class _Loop:
     def one_step(self, step: int, backward: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
         batch, counts = self.share_at(step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.loss(self.model, batch)
+        loss = self.arithmetic.of(partial(self.loss, self.model), batch)
         if not self.share.alone:
             loss = counts * loss
-        backward(loss)
+        backward(self.arithmetic.scaled(loss))
+        self.arithmetic.unscale(self.optimiser)
         if self.recipe.clip is not None:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             optimiser.clip(gradients, self.recipe.clip, stacked=False)
-        self.optimiser.step()
+        self.arithmetic.step(self.optimiser)
         if self.phases.shrink:
             optimiser.shrink(self.model.parameters(), self.phases.shrink)
-        return loss.detach()
+        return _wide(loss.detach())
 
     def batch_at(self, step: int) -> Batch:
         """The step's rows, prepared and varied."""
@@ -408,7 +476,8 @@ class _Loop:
         """Rank 0 does, while the others wait for its next gradient."""
         if not self.share.leads:
             return
-        self.last = evaluate(self.paper, self.model, self.splits, self.metrics) | self.watched()
+        measured = evaluate(self.paper, self.model, self.splits, self.metrics, self.arithmetic)
+        self.last = measured | self.watched()
         self.targets.see(epoch, {k: torch.tensor([v]) for k, v in self.last.items()})
         if self.moments.keep(epoch):
             self.context.curve(epoch, self.last)
@@ -419,7 +488,7 @@ class _Loop:
             return {}
         self.model.eval()
         with torch.random.fork_rng(devices=[]):
-            found = self.paper.watch(self.model, self.context.data)
+            found = self.paper.watch(self.arithmetic.widened(self.model), self.context.data)
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         for name in found:
@@ -447,12 +516,14 @@ class _Loop:
             "targets": self.targets.first,
             "last": self.last,
             "rng": torch.get_rng_state(),
+            "scaler": self.arithmetic.scaler.state_dict() if self.arithmetic.scaler else None,
         }
 
     def outcome(self) -> Outcome:
         self.model.eval()
         inspect = self.paper.inspect if self.share.leads else None
-        more = inspect(self.model, self.context.data) if inspect else {}
+        whole = self.arithmetic.widened(self.model)
+        more = inspect(whole, self.context.data) if inspect else {}
         return Outcome(
             measurements={**self.last, **self.targets.measurements(0), **more},
             parameters=sum(p.numel() for p in self.model.parameters()),

@@ -248,6 +248,14 @@ def test_runs_with_other_settings_are_never_judged_as_the_papers(quick: Path) ->
     assert lanes == {"not run"}
 
 
+def test_runs_with_fewer_bits_are_recorded_as_altered(quick: Path) -> None:
+    words = ["--engine", "inprocess", "--precision", "bf16-mixed", "--variant", "two-inputs"]
+    said = on(quick, "reproduce", *words)
+    assert said.status == 0
+    assert "altered runs (--precision bf16-mixed): not judged as the paper's" in said.out
+    assert claims_of(on(quick, "verdict", "--json"))["test-error"]["lane"] == "not run"
+
+
 def test_runs_with_somebodys_own_model_are_never_judged_as_the_papers(
     quick: Path, tmp_path: Path
 ) -> None:
@@ -473,6 +481,7 @@ def test_an_ambiguous_paper_lists_the_matches(tiny_paper: Path) -> None:
         (["reproduce", "--claim", "test-errors"], "Did you mean 'test-error'?"),
         (["reproduce", "--set", "learning=1", "--variant", "two-inputs"], "has no key 'learning'"),
         (["reproduce", "--set", "lr"], "write KEY=VALUE"),
+        (["reproduce", "--set", "precision=8", "--variant", "two-inputs"], "bf16-mixed"),
         (["reproduce", "--set", "lr=fast", "--variant", "two-inputs"], "must be a number"),
         (["reproduce", "--model", "none.py:Net"], "with a file that exists"),
         (["reproduce", "--wandb", "online"], "Run `wandb login`"),

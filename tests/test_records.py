@@ -558,6 +558,15 @@ def test_the_order_of_variants_leaves_the_key(paper: Path) -> None:
     assert parts(paper, variant="plain") == before
 
 
+def test_a_key_of_the_recipe_that_came_later_leaves_earlier_keys_alone(paper: Path) -> None:
+    before = parts(paper)
+    assert before["variant"] == "240bdc265e64e62a"  # as it was before there was a precision
+    edit(paper / "claims.toml", "lr = 0.1\n", 'lr = 0.1\nprecision = "32"\n')
+    assert parts(paper) == before
+    edit(paper / "claims.toml", 'precision = "32"', 'precision = "bf16-mixed"')
+    assert changed(before, parts(paper)) == ["the variant's recipe or settings changed"]
+
+
 DECISIVE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code": (lambda f: edit(f / "model.py", "2 * x", "3 * x"), "the paper's code changed"),
     "new file": (lambda f: (f / "train.py").write_text("x = 1"), "the paper's code changed"),

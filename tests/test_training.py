@@ -1,7 +1,7 @@
 import dataclasses
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,9 @@ from reimpl.registry import Entry, find
 @pytest.fixture
 def entry(tiny_paper: Path) -> Entry:
     return find("tiny", [tiny_paper])
+
+
+Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 
 def start(paper: Paper, variant: Variant, seed: int, checkpoint: Path | None = None) -> RunContext:
@@ -339,3 +342,70 @@ def test_half_of_the_images_are_flipped() -> None:
     kept = (flipped == images).all(dim=(1, 2, 3))
     assert bool((turned ^ kept).all())
     assert 440 < int(turned.sum()) < 560
+
+
+@pytest.mark.parametrize(
+    ("precision", "weights", "outputs"),
+    [
+        ("bf16-mixed", torch.float32, torch.bfloat16),
+        ("16-mixed", torch.float32, torch.float16),
+        ("bf16-true", torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_fewer_bits_give_nearly_the_same_curve(
+    entry: Entry, precision: str, weights: torch.dtype, outputs: torch.dtype
+) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), clip=0.2)
+    full = start(paper, variant, 0)
+    outcome = training.train(paper, variant, full, metrics=metrics)
+    context = start(paper, variant, 0)
+    seen: list[torch.dtype] = []
+    paper = dataclasses.replace(paper, loss=noting(paper, seen))
+    few = training.train(paper, changed(variant, precision=precision), context, metrics=metrics)
+    assert few.measurements == pytest.approx(outcome.measurements, abs=1.0)
+    assert context.curves["test/error"][0] == pytest.approx(full.curves["test/error"][0], abs=0.5)
+    assert seen[2:] == [weights, outputs] * 200  # the first pair counts FLOPs
+
+
+def noting(paper: Paper, seen: list[torch.dtype]) -> Loss:
+    """The paper's loss, which notes the types of weights and outputs."""
+    right = paper.loss
+    assert right is not None
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        seen.extend([next(model.parameters()).dtype, model(batch[0]).dtype])
+        return right(model, batch)
+
+    return loss
+
+
+def test_a_scaled_run_that_is_stopped_goes_on_to_the_same_bits(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), epochs=20, precision="16-mixed")
+    expected = training.train(paper, variant, start(paper, variant, 1), metrics=metrics)
+    stop = threading.Event()
+    monkeypatch.setattr(contexts, "STOP", stop)
+    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
+    cut = start(paper, variant, 1, tmp_path / "run.ckpt")
+    cut.emit = lambda kind, contents: stop.set() if contents.get("done", 0) >= 200 else None
+    with pytest.raises(Stopped):
+        training.train(paper, variant, cut, metrics=metrics)
+    stop.clear()
+    again = start(paper, variant, 1, tmp_path / "run.ckpt")
+    assert training.train(paper, variant, again, metrics=metrics) == expected
+
+
+def test_what_a_paper_watches_and_inspects_has_all_bits(entry: Entry) -> None:
+    seen: list[torch.dtype] = []
+
+    def inspect(model: torch.nn.Module, _data: Data) -> dict[str, float]:
+        seen.append(next(model.parameters()).dtype)
+        return {}
+
+    paper = dataclasses.replace(entry.load(), inspect=inspect, watch=inspect)
+    variant = changed(entry.claims.variant("two-inputs"), precision="bf16-true")
+    one_by_one(paper, variant, entry.claims.metrics, [0])
+    assert set(seen) == {torch.float32}

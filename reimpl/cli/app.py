@@ -124,6 +124,10 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mp
 Devices = Annotated[
     int, typer.Option(min=1, metavar="N", help="Processes that share each training by DDP.")
 ]
+Numbers = Annotated[
+    Literal["32", "bf16-mixed", "16-mixed", "bf16-true"] | None,
+    typer.Option("--precision", help="The same as --set precision=…."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -262,6 +266,7 @@ def plan(
     workers: Workers = None,
     device: Device = "cpu",
     devices: Devices = 1,
+    precision: Numbers = None,
     settings: Settings = None,
     model: Model = None,
     force: Force = False,
@@ -287,6 +292,7 @@ def plan(
         workers=workers,
         device=device,
         devices=devices,
+        precision=precision,
         settings=settings,
         model=model,
         force=force,
@@ -310,6 +316,7 @@ def reproduce(
     workers: Workers = None,
     device: Device = "cpu",
     devices: Devices = 1,
+    precision: Numbers = None,
     wandb: Annotated[
         str, typer.Option(metavar="MODE", help="auto, online, offline or disabled.")
     ] = "auto",
@@ -362,6 +369,7 @@ def reproduce(
         workers=workers,
         device=device,
         devices=devices,
+        precision=precision,
         wandb=check_mode(wandb),
         settings=settings,
         model=model,
@@ -373,7 +381,11 @@ def reproduce(
     )
     result = _run(request)
     how = " ".join(
-        [*(f"--set {s}" for s in settings or ()), *([f"--model {model}"] if model else [])]
+        [
+            *(f"--set {s}" for s in settings or ()),
+            *([f"--precision {precision}"] if precision else []),
+            *([f"--model {model}"] if model else []),
+        ]
     )
     print_page(
         lambda: report.result_page(result, request=how), lambda: report.to_json(result), as_json
@@ -559,6 +571,7 @@ def _request(
     variant: Sequence[str] | None,
     claim: Sequence[str] | None,
     settings: Sequence[str] | None = None,
+    precision: str | None = None,
     **more: Any,
 ) -> Request:
     from reimpl.reproduction import Request
@@ -568,7 +581,7 @@ def _request(
         papers=tuple(papers or ()),
         variants=tuple(variant or ()),
         claims=tuple(claim or ()),
-        overrides=overrides(settings or ()),
+        overrides=overrides(settings or ()) | ({"precision": precision} if precision else {}),
         **more,
     )
 
