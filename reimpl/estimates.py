@@ -181,7 +181,7 @@ class Estimator:
         long = (planned.seconds or 0.0) >= PACKING_PAYS
         if not long or not self._soon_probed(planned):
             return False
-        return planned.jobs[0].device == "cpu" and planned.jobs[0].devices == 1
+        return planned.jobs[0].device == "cpu" and planned.jobs[0].processes == 1
 
     def _flops(self, planned: Planned, probe: Probe | None) -> float | None:
         """Of all runs to make, by a probe or by earlier runs of any machine."""
@@ -216,7 +216,8 @@ class Estimator:
         jobs: list[Job] = []
         for p in fresh:
             for _ in range(copies):
-                jobs.append(replace(p.jobs[0], part="probe", threads=threads, devices=1))
+                alone = replace(p.jobs[0], devices=1, nodes=1)
+                jobs.append(replace(alone, part="probe", threads=threads))
                 labels[id(jobs[-1])] = _label(p, threads)
         found: dict[str, list[Probe]] = {}
         try:

@@ -56,7 +56,9 @@ class Job:
     threads: int = 1
     """Processor threads that each of its processes computes with."""
     devices: int = 1
-    """Processes on this machine, each with a device, that share the training."""
+    """Processes on each node, each with a device, that share the training."""
+    nodes: int = 1
+    """Machines that share it."""
     memory_mb: float = 0.0
     """What it is thought to need at most, with all its processes."""
     baseline: tuple[str, str] | None = None
@@ -75,6 +77,11 @@ class Job:
         folds = self.entry.claims.variant(self.variant).folds
         seed, fold = divmod(next(iter(self.seeds)), folds)
         return f"{what}, seed {seed}" + (f", fold {fold} of {folds}" if folds > 1 else "")
+
+    @property
+    def processes(self) -> int:
+        """That share it, on all nodes."""
+        return self.devices * self.nodes
 
     @property
     def cores(self) -> int:
@@ -252,8 +259,8 @@ def _train(
 
     fit = paper.fit_of(variant)
     _check_precision(variant, own_fit=fit is not None)
-    if job.devices > 1:
-        check_shared(variant, job.devices, own_fit=fit is not None)
+    if job.processes > 1:
+        check_shared(variant, job.processes, own_fit=fit is not None)
         return [_train_shared(job, paper, variant, claims, contexts[0])]
     if fit is not None:
         return [Outcome(measurements=_checked(fit(variant, contexts[0]), claims))]
@@ -302,7 +309,9 @@ def _train_shared(
     while True:
         tries += 1
         try:
-            with shared(job, devices=job.devices, device=job.device) as context.share:
+            with shared(
+                job, devices=job.devices, nodes=job.nodes, device=job.device
+            ) as context.share:
                 return training.train(paper, variant, context, metrics=claims.metrics)
         except LostRankError:
             if tries == SHARED_TRIES:
@@ -382,7 +391,7 @@ def _device(job: Job, share: "Share") -> "torch.device":
     """Of a shared training on GPUs, each process of a machine has one."""
     import torch
 
-    several = job.devices > 1 and job.device == "cuda"
+    several = job.processes > 1 and job.device == "cuda"
     return torch.device("cuda", share.local) if several else torch.device(job.device)
 
 
@@ -436,8 +445,8 @@ def _make(
     share = len(job.seeds)  # a batch's time is shared out among its seeds
     if share > 1:
         note = f"one of {share} seeds trained as one batch"
-    elif job.devices > 1:
-        note = f"shared among {job.devices} processes"
+    elif job.processes > 1:
+        note = f"shared among {job.processes} processes"
     return Record(
         paper=job.entry.slug,
         variant=job.recorded_as,

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -56,7 +56,9 @@ class Request:
     workers: int | None = None
     device: str = "cpu"
     devices: int = 1
-    """Processes, each with a device, that share every training."""
+    """Processes on each node, each with a device, that share every training."""
+    num_nodes: int = 1
+    """Machines on which they are; MASTER_ADDR, MASTER_PORT and NODE_RANK say which is which."""
     wandb: str = "auto"
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     model: str | None = None
@@ -142,9 +144,14 @@ class _Planner:
         self.entry.check_packages()
         self.claims = self.entry.claims
         self.store = Store(request.root)
-        self.room = room(request.workers, device=request.device, devices=request.devices)
+        self.room = room(
+            request.workers,
+            device=request.device,
+            devices=request.devices,
+            nodes=request.num_nodes,
+        )
         if request.engine == "ray":
-            check_ray(request.device, request.devices)
+            check_ray(request.device, request.devices * request.num_nodes)
         else:
             _check_device(request.device, request.devices)
         if request.model:
@@ -296,9 +303,11 @@ class _Planner:
         baseline: tuple[str, str] | None,
     ) -> Job:
         pairs = [keys(seed) for seed in seeds]
-        devices = self.request.devices if part == "train" else 1
-        if devices > 1:
-            check_shared(variant, devices)
+        trains = part == "train"
+        devices = self.request.devices if trains else 1
+        nodes = self.request.num_nodes if trains else 1
+        if devices * nodes > 1:
+            check_shared(variant, devices * nodes)
         return Job(
             entry=self.entry,
             variant=variant.id,
@@ -311,6 +320,7 @@ class _Planner:
             model=self.request.model,
             device=self.request.device,
             devices=devices,
+            nodes=nodes,
             memory_mb=(variant.memory_mb or self.claims.paper.memory_mb) * devices,
             force=self.request.force,
             baseline=baseline,
@@ -479,6 +489,7 @@ def reproduce(
     kept: list[Record] = []
     fresh: list[Record] = []
     with (
+        _leading(request),
         Tracker(request.root, mode, say=say) as tracker,
         nullcontext(run) if run else engine(request) as run_jobs,
     ):
@@ -502,6 +513,14 @@ def reproduce(
         if mirror is not None:
             mirror.verdict(result)
     return result
+
+
+def _leading(request: Request) -> AbstractContextManager[None]:
+    if request.num_nodes == 1:
+        return nullcontext()
+    from reimpl.sharing import leading  # late: torch
+
+    return leading(request.num_nodes)
 
 
 def _recorded(

@@ -6,11 +6,12 @@ keeps a pipe to each, and alone measures and keeps records. When one dies, the o
 
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,7 +26,7 @@ from torch.distributed import (  # where torch documents them
     TCPStore,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from reimpl.errors import ReimplError, RunError
+from reimpl.errors import ReimplError, RequestError, RunError
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another, which may be measuring; the dead are noticed sooner."""
@@ -33,6 +34,8 @@ NOTICE = 3.0
 """Seconds in which a process whose end has stopped the others can be seen to have ended."""
 HANGING = 60.0
 """Seconds after the end of one process at which rank 0, should it still wait for it, ends, too."""
+MEETING = 600.0
+"""Seconds in which the other nodes come."""
 GRACE = 10.0
 """Seconds that the others have to end once the work is done."""
 
@@ -120,8 +123,8 @@ def _packed(state: Any) -> bytes:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Other:
-    """A process of a shared training, as rank 0 sees it."""
+class _Process:
+    """A process of a shared training, as the one that started it sees it."""
 
     share: Share
     process: "subprocess.Popen[bytes]"
@@ -136,9 +139,31 @@ class _Other:
                 return self.pipe.recv()
         return None
 
+    def failed(self) -> bool:
+        return self.process.poll() not in (None, 0)
+
+    def judge(self) -> RunError | ReimplError | None:
+        """What it died of."""
+        ended = self.process.poll()
+        self.said = self.said or self.hear()
+        who = f"rank {self.share.rank} of {self.share.world}"
+        if self.said and self.said[0] == "refused":
+            return self.said[1]
+        if self.said and self.said[0] == "failed":
+            return RunError(f"{who} failed:\n{self.said[1]}")
+        if ended is not None and self.said is None:
+            how = signal.Signals(-ended).name if ended < 0 else f"status {ended}"
+            return LostRankError(f"{who} ended with {how}")
+        return None
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+
 
 @contextmanager
-def shared(job: Any, *, devices: int, device: str) -> Iterator[Share]:
+def shared(job: Any, *, devices: int, nodes: int, device: str) -> Iterator[Share]:
     """Start the other processes of a job's training, and end them with it.
 
     Yields:
@@ -149,36 +174,45 @@ def shared(job: Any, *, devices: int, device: str) -> Iterator[Share]:
         RunError: one of them failed; the traceback is its own.
         ReimplError: one of them was refused something.
     """
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    ours = Share(devices=devices, port=store.port)
+    if nodes > 1:
+        ours, store, others = _called(job, Share(devices=devices, nodes=nodes))
+    else:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        ours, others = Share(devices=devices, port=store.port), list[_Node]()
     shares = [replace(ours, rank=rank) for rank in range(1, devices)]
-    with begun(job, shares) as others, joined(ours, device, store):
-        try:
-            yield ours
-        except ReimplError:
-            raise
-        except Exception as error:
-            _blame(others, error)
-            raise
+    with begun(job, shares) as processes:
+        everybody = [*processes, *others]
+        for node in others:
+            node.wait()
+        with _watched(everybody), joined(ours, device, store):
+            try:
+                yield ours
+            except ReimplError:
+                raise
+            except Exception as error:
+                blame(everybody, error)
+                raise
 
 
 @contextmanager
-def begun(job: Any, shares: Sequence[Share]) -> Iterator[list[_Other]]:
-    """Processes that take part in a job's training, ready to meet; none outlives the block."""
-    others: list[_Other] = []
-    over = Event()
+def begun(job: Any, shares: Sequence[Share]) -> Iterator[list[_Process]]:
+    """Processes that take part in a job's training, ready to meet; none outlives the block.
+
+    Raises:
+        RunError: one ended before it began.
+    """
+    processes: list[_Process] = []
     try:
-        others += [_start(job, share) for share in shares]
-        for other in others:
-            if (first := other.hear(None)) != ("ready",):
-                other.said = first
-                _blame(others, None)
-        Thread(target=_watch, args=(others, over), daemon=True).start()
-        yield others
-        _await_end(others)
+        processes += [_start(job, share) for share in shares]
+        for process in processes:
+            if (first := process.hear(None)) != ("ready",):
+                process.said = first
+                blame([process], None)
+        yield processes
+        _await_end(processes)
     finally:
-        over.set()
-        _end(others)
+        for process in processes:
+            process.end()
 
 
 @contextmanager
@@ -190,7 +224,7 @@ def joined(share: Share, device: str, store: Any = None) -> Iterator[None]:
         torch.cuda.set_device(share.local)
     distributed.init_process_group(
         "nccl" if device.startswith("cuda") else "gloo",
-        store=PrefixStore(str(share.job), store),
+        store=PrefixStore(f"group/{share.job}", store),
         rank=share.rank,
         world_size=share.world,
         timeout=PATIENCE,
@@ -201,7 +235,7 @@ def joined(share: Share, device: str, store: Any = None) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def _start(job: Any, share: Share) -> _Other:
+def _start(job: Any, share: Share) -> _Process:
     ours, theirs = Pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "reimpl.engines.rank", str(theirs.fileno())],
@@ -213,10 +247,10 @@ def _start(job: Any, share: Share) -> _Other:
     theirs.close()
     with suppress(OSError):  # one that has gone is noticed when it is heard
         ours.send((share, job))
-    return _Other(share=share, process=process, pipe=ours)
+    return _Process(share=share, process=process, pipe=ours)
 
 
-def _blame(others: Sequence[_Other], error: BaseException | None) -> None:
+def blame(others: "Sequence[_Process | _Node]", error: BaseException | None) -> None:
     """Raise what one of the others died of, if one did.
 
     Raises:
@@ -225,44 +259,183 @@ def _blame(others: Sequence[_Other], error: BaseException | None) -> None:
     until = time.monotonic() + NOTICE
     while time.monotonic() < until:
         for other in others:
-            _judge(other, error)
+            if (cause := other.judge()) is not None:
+                raise cause from error
         time.sleep(0.05)
     if error is None:
         raise LostRankError("a process of the shared training ended before it began")
 
 
-def _judge(other: _Other, error: BaseException | None) -> None:
-    ended = other.process.poll()
-    said = other.said = other.said or other.hear()
-    who = f"rank {other.share.rank} of {other.share.world}"
-    if said and said[0] == "refused":
-        raise said[1] from error
-    if said and said[0] == "failed":
-        raise RunError(f"{who} failed:\n{said[1]}") from error
-    if ended is not None and said is None:
-        how = signal.Signals(-ended).name if ended < 0 else f"status {ended}"
-        raise LostRankError(f"{who} ended with {how}") from error
-
-
-def _watch(others: Sequence[_Other], over: Event) -> None:
+@contextmanager
+def _watched(others: "Sequence[_Process | _Node]") -> Iterator[None]:
     """End this process when it waits forever for one that has gone: a GPU's group may do so."""
-    while not over.wait(1.0):
-        if any(other.process.poll() not in (None, 0) for other in others):
-            if not over.wait(HANGING):
-                os._exit(1)
-            return
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if any(other.failed() for other in others):
+                if not over.wait(HANGING):
+                    os._exit(1)
+                return
+
+    Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
-def _await_end(others: Sequence[_Other]) -> None:
+def _await_end(processes: Sequence[_Process]) -> None:
     until = time.monotonic() + GRACE
-    for other in others:
+    for process in processes:
         with suppress(subprocess.TimeoutExpired):
-            other.process.wait(max(0.05, until - time.monotonic()))
+            process.process.wait(max(0.05, until - time.monotonic()))
 
 
-def _end(others: Sequence[_Other]) -> None:
-    for other in others:
-        other.process.kill()
-    for other in others:
-        other.process.wait()
-        other.pipe.close()
+# The nodes
+#
+# They meet in a store that node 0 keeps as long as its command goes on. Rank 0 puts each training
+# there under the next number, each node answers whether its processes are ready, and later, if one
+# failed, of what. An empty training says that it is over.
+
+
+def meeting_place() -> tuple[str, int, int]:
+    """Host and port of the store, and the number of this node, as torchrun's variables say.
+
+    Raises:
+        RequestError: one of them is not set, or is no number.
+    """
+    try:
+        host = os.environ["MASTER_ADDR"]
+        return host, int(os.environ["MASTER_PORT"]), int(os.environ["NODE_RANK"])
+    except (KeyError, ValueError):
+        hint = "on every node, as docs/clusters.md shows"
+        raise RequestError(
+            f"--num-nodes: set MASTER_ADDR, MASTER_PORT and NODE_RANK (0, 1, …) {hint}"
+        ) from None
+
+
+@contextmanager
+def leading(nodes: int) -> Iterator[None]:
+    """Keep the store in which other nodes are told what to train; at the end tell them to go.
+
+    Raises:
+        RequestError: this is not the first node, or its port is taken.
+    """
+    host, port, node = meeting_place()
+    if node != 0:
+        raise RequestError(f"NODE_RANK is {node}, and only node 0 plans and records")
+    try:
+        store = TCPStore(host, port, is_master=True, wait_for_workers=False)
+    except RuntimeError as error:
+        raise RequestError(f"MASTER_PORT={port}: {_first_line(error)}") from None
+    try:
+        yield
+    finally:
+        _post(store, b"")
+        until = time.monotonic() + GRACE
+        while store.add("left", 0) < nodes - 1 and time.monotonic() < until:
+            time.sleep(0.1)
+
+
+def _post(store: Any, message: bytes) -> int:
+    number = store.add("jobs", 1)
+    store.set(f"job/{number}", message)
+    return number
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Node:
+    """The processes of another node, as rank 0 sees them."""
+
+    node: int
+    job: int
+    store: Any
+
+    def wait(self) -> None:
+        """Until they are ready.
+
+        Raises:
+            ReimplError: they are not; says why.
+        """
+        until = time.monotonic() + MEETING
+        while not self.store.check([f"ready/{self.job}/{self.node}"]):
+            if self.failed():
+                raise self.judge() or LostRankError(f"node {self.node} has gone")
+            if time.monotonic() > until:
+                raise RequestError(f"node {self.node} did not come within {MEETING:g} seconds")
+            time.sleep(0.1)
+
+    def failed(self) -> bool:
+        return self.store.check([f"failed/{self.job}/{self.node}"])
+
+    def judge(self) -> RunError | ReimplError | None:
+        if not self.failed():
+            return None
+        return pickle.loads(self.store.get(f"failed/{self.job}/{self.node}"))
+
+
+def _called(job: Any, share: Share) -> tuple[Share, Any, list[_Node]]:
+    """Tell the other nodes of a training."""
+    host, port, _ = meeting_place()
+    store, watched = (TCPStore(host, port, is_master=False) for _ in range(2))
+    number = _post(store, pickle.dumps(job))
+    nodes = [_Node(node=n, job=number, store=watched) for n in range(1, share.nodes)]
+    return replace(share, host=host, port=port, job=number), store, nodes
+
+
+def follow(prepare: Callable[[Any, int], Any]) -> None:
+    """Train shares of what node 0 trains, until it says that it is over.
+
+    Args:
+        prepare: the job, as it was sent, and the number of this node → the job as it is done here.
+
+    Raises:
+        RunError: node 0 has gone.
+    """
+    host, port, node = meeting_place()
+    try:
+        waited = timedelta(seconds=MEETING)
+        store = TCPStore(host, port, is_master=False, timeout=waited)
+        number = 1
+        while message := _next(store, number):
+            job = pickle.loads(message)
+            try:
+                _take_part(store, prepare(job, node), number)
+            except ReimplError as error:
+                store.set(f"failed/{number}/{node}", pickle.dumps(error))
+            number += 1
+        store.add("left", 1)
+    except RuntimeError as error:
+        raise RunError(f"node 0 has gone from {host}:{port}: {_first_line(error)}") from None
+
+
+def _next(store: Any, number: int) -> bytes:
+    while not store.check([f"job/{number}"]):
+        time.sleep(0.2)
+    return store.get(f"job/{number}")
+
+
+def _take_part(store: Any, job: Any, number: int) -> None:
+    """Train with the processes of this node, until they end or node 0 has gone on without them.
+
+    Raises:
+        ReimplError: one of them failed.
+    """
+    host, port, node = meeting_place()
+    ours = Share(devices=job.devices, nodes=job.nodes, host=host, port=port, job=number)
+    first = node * job.devices
+    shares = [replace(ours, rank=rank) for rank in range(first, first + job.devices)]
+    with begun(job, shares) as processes:
+        store.set(f"ready/{number}/{node}", "")
+        while store.add("jobs", 0) == number and any(p.process.poll() is None for p in processes):
+            if any(process.failed() for process in processes):
+                blame(processes, None)
+            time.sleep(0.2)
+        for process in processes:
+            if process.failed() and (cause := process.judge()) is not None:
+                raise cause
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

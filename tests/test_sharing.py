@@ -1,4 +1,9 @@
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -14,7 +19,7 @@ from reimpl.context import Stopped
 from reimpl.engines import room
 from reimpl.errors import RequestError
 from reimpl.jobs import Job, attempt, check_shared
-from reimpl.records import Record
+from reimpl.records import Record, Store
 from reimpl.reproduction import Request, plan, reproduce
 from reimpl.sharing import Share
 from reimpl.training import check_batchnorm, reduction
@@ -213,7 +218,7 @@ def test_only_a_recipe_can_be_shared(paper: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"engine": "ray"}, "--devices 2 does not go with --engine ray"),
+        ({"engine": "ray"}, "--devices and --num-nodes do not go with --engine ray"),
         ({"device": "mps"}, "--devices 2 goes with --device cuda or cpu"),
     ],
 )
@@ -238,3 +243,74 @@ def test_a_gpu_has_one_job_at_a_time_unless_told_otherwise(paper: Path) -> None:
     assert not room(device="cuda", devices=4).holds(wide, [wide])
     assert room(8).holds(wide, [wide])
     assert not room(7).holds(wide, [wide])
+
+
+# Several nodes
+
+
+RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
+ROOT = Path(__file__).parents[1]
+
+
+def nodes(papers: Sequence[Path], runs: Path, *more: str) -> list[tuple[int, str]]:
+    """Exit status and stderr of the same command on as many nodes as there are folders."""
+    words = ["--variant", "two-inputs", "--seeds", "1", "--wandb", "disabled"]
+    words += ["--num-nodes", str(len(papers)), *more]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, "reproduce", "tiny", *words, "--papers", str(paper)],
+            env={**os.environ, **meeting, "NODE_RANK": str(node), "REIMPL_RUNS": f"{runs}/{node}"},
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node, paper in enumerate(papers)
+    ]
+    try:
+        said = [process.communicate(timeout=200)[1] for process in begun]
+    finally:
+        for process in begun:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(begun, said, strict=True)]
+
+
+def test_two_nodes_follow_the_loss_curve_of_one_process(paper: Path, tmp_path: Path) -> None:
+    ended = nodes([paper, paper], tmp_path / "nodes", "--devices", "2")
+    assert [status for status, _ in ended] == [0, 0], ended
+    found = Store(tmp_path / "nodes" / "0").read("tiny2026_logistic")
+    (four,) = [record for record in found.ok if record.part == "train"]
+    assert losses(four) == pytest.approx(losses(trained(job(paper))), rel=ROUNDING)
+    assert four.note == "shared among 4 processes"
+    assert not (tmp_path / "nodes" / "1").exists()
+
+
+def test_a_node_with_other_code_is_refused_in_one_line(paper: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / paper.name
+    shutil.copytree(paper, other)
+    change(other, "/ 2**0.5", "/ 3**0.5")
+    (status, said), (followed, _) = nodes([paper, other], tmp_path / "nodes")
+    assert status == 2
+    assert said.splitlines()[-1] == "reimpl: node 1 differs from node 0: the paper's code changed"
+    assert followed == 0
+
+
+def test_a_process_killed_on_another_node_is_an_error_in_one_line(
+    paper: Path, tmp_path: Path
+) -> None:
+    in_ranks(paper, "os.kill(os.getpid(), 9)")
+    (status, said), (followed, _) = nodes([paper, paper], tmp_path / "nodes")
+    assert (status, followed) == (1, 0)
+    assert "seed 0: LostRankError: rank 1 of 2 ended with SIGKILL" in said
+
+
+def test_nodes_that_do_not_know_where_to_meet_are_told_so(
+    paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NODE_RANK", raising=False)
+    request = Request(paper="tiny", papers=(paper,), num_nodes=2, wandb="disabled")
+    with pytest.raises(RequestError, match="set MASTER_ADDR, MASTER_PORT and NODE_RANK"):
+        reproduce(request)

@@ -124,6 +124,10 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mp
 Devices = Annotated[
     int, typer.Option(min=1, metavar="N", help="Processes that share each training by DDP.")
 ]
+Nodes = Annotated[
+    int,
+    typer.Option(min=1, metavar="M", help="Machines that share it, each with so many --devices."),
+]
 Numbers = Annotated[
     Literal["32", "bf16-mixed", "16-mixed", "bf16-true"] | None,
     typer.Option("--precision", help="The same as --set precision=…."),
@@ -266,6 +270,7 @@ def plan(
     workers: Workers = None,
     device: Device = "cpu",
     devices: Devices = 1,
+    num_nodes: Nodes = 1,
     precision: Numbers = None,
     settings: Settings = None,
     model: Model = None,
@@ -292,6 +297,7 @@ def plan(
         workers=workers,
         device=device,
         devices=devices,
+        num_nodes=num_nodes,
         precision=precision,
         settings=settings,
         model=model,
@@ -316,6 +322,7 @@ def reproduce(
     workers: Workers = None,
     device: Device = "cpu",
     devices: Devices = 1,
+    num_nodes: Nodes = 1,
     precision: Numbers = None,
     wandb: Annotated[
         str, typer.Option(metavar="MODE", help="auto, online, offline or disabled.")
@@ -369,6 +376,7 @@ def reproduce(
         workers=workers,
         device=device,
         devices=devices,
+        num_nodes=num_nodes,
         precision=precision,
         wandb=check_mode(wandb),
         settings=settings,
@@ -379,6 +387,11 @@ def reproduce(
         address=address,
         runs=runs,
     )
+    if num_nodes > 1 and _follows():
+        from reimpl.following import follow
+
+        follow(request)
+        return
     result = _run(request)
     how = " ".join(
         [
@@ -392,6 +405,13 @@ def reproduce(
     )
     _hints(request, result)
     _end(result.verdicts, strict=strict, failed=bool(result.errors))
+
+
+def _follows() -> bool:
+    """Whether another node plans and records."""
+    from reimpl.sharing import meeting_place
+
+    return meeting_place()[2] > 0
 
 
 def _run(request: Request) -> Result:

@@ -51,21 +51,25 @@ Run = Callable[..., Generator[Event]]
 """Runs `(jobs, room, until=…)` and yields what happens."""
 
 
-def room(asked: int | None = None, *, device: str = "cpu", devices: int = 1) -> Room:
+def room(
+    asked: int | None = None, *, device: str = "cpu", devices: int = 1, nodes: int = 1
+) -> Room:
     """A thread for every core, or as many as asked for, and most of the free memory.
 
     On a GPU, one job at a time unless more are asked for: a second would take memory and pace from
-    the first.
+    the first. Several nodes do one job at a time.
 
     Args:
         asked: threads on the CPU, jobs on a GPU.
         device: where the jobs compute.
         devices: processes that share one job.
+        nodes: machines that share it.
     """
     import psutil
 
     free = psutil.virtual_memory().available / 2**20
     threads = (asked or cores()) if device == "cpu" else (asked or 1) * devices
+    threads = devices if nodes > 1 else threads
     return Room(threads=threads, memory_mb=SHARE_OF_MEMORY * free)
 
 
@@ -80,16 +84,16 @@ def at_once(jobs: Sequence[Job], room: Room) -> list[Job]:
     return begun
 
 
-def check_ray(device: str, devices: int = 1) -> None:
+def check_ray(device: str, processes: int = 1) -> None:
     """Whether jobs can be sent to Ray from here.
 
     Raises:
         RequestError: Ray is not installed, the device is not one that it hands out, or a run should
             be shared.
     """
-    if devices > 1:
+    if processes > 1:
         hint = "Ray places whole runs, as docs/clusters.md says"
-        raise RequestError(f"--devices {devices} does not go with --engine ray: {hint}")
+        raise RequestError(f"--devices and --num-nodes do not go with --engine ray: {hint}")
     if find_spec("ray") is None:
         hint = "install it with: pip install 'reimpl[ray]'"
         raise RequestError(f"--engine ray needs ray, which is not here; {hint}")
