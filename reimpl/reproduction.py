@@ -153,7 +153,7 @@ class _Planner:
         if request.engine == "ray":
             check_ray(request.device, request.devices * request.num_nodes)
         else:
-            _check_device(request.device, request.devices)
+            _check_device(request)
         if request.model:
             from reimpl.jobs import own_model
 
@@ -372,10 +372,13 @@ class _Planner:
         return {(r.part, r.variant, r.seed, r.key): r for r in self.local}
 
 
-def _check_device(name: str, count: int) -> None:
+def _check_device(request: Request) -> None:
     """A device that is not there shows now, not in every run."""
-    if count > 1 and name not in ("cpu", "cuda"):
-        raise RequestError(f"--devices {count} goes with --device cuda or cpu, not {name}")
+    name, count = request.device, request.devices
+    if count * request.num_nodes > 1 and name not in ("cpu", "cuda"):
+        raise RequestError(
+            f"--device {name}: with --devices or --num-nodes, write --device cuda or cpu"
+        )
     if name == "cpu":
         return
     import torch

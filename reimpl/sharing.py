@@ -36,6 +36,8 @@ HANGING = 60.0
 """Seconds after the end of one process at which rank 0, should it still wait for it, ends, too."""
 MEETING = 600.0
 """Seconds in which the other nodes come."""
+QUIET = "TORCH_CPP_LOG_LEVEL"
+"""Read when torch loads; without it a lost connection is a page of frames beside our line."""
 GRACE = 10.0
 """Seconds that the others have to end once the work is done."""
 
@@ -243,6 +245,7 @@ def _start(job: Any, share: Share) -> _Process:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,  # what a paper prints, rank 0 prints, too
         start_new_session=True,  # Ctrl-C reaches rank 0 only
+        env={**os.environ, QUIET: "ERROR"},
     )
     theirs.close()
     with suppress(OSError):  # one that has gone is noticed when it is heard
@@ -396,7 +399,7 @@ def follow(prepare: Callable[[Any, int], Any]) -> None:
     host, port, node = meeting_place()
     try:
         waited = timedelta(seconds=MEETING)
-        store = TCPStore(host, port, is_master=False, timeout=waited)
+        store: Any = TCPStore(host, port, is_master=False, timeout=waited)
         number = 1
         while message := _next(store, number):
             job = pickle.loads(message)

@@ -219,7 +219,7 @@ def test_only_a_recipe_can_be_shared(paper: Path) -> None:
     ("more", "says"),
     [
         ({"engine": "ray"}, "--devices and --num-nodes do not go with --engine ray"),
-        ({"device": "mps"}, "--devices 2 goes with --device cuda or cpu"),
+        ({"device": "cuda:1"}, "--device cuda:1: with --devices .* write --device cuda or cpu"),
     ],
 )
 def test_devices_go_with_what_has_them(paper: Path, more: dict[str, Any], says: str) -> None:

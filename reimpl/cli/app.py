@@ -5,6 +5,7 @@ Whatever a command needs is imported inside it, so that `--help` answers at once
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Sequence
@@ -409,6 +410,7 @@ def reproduce(
 
 def _follows() -> bool:
     """Whether another node plans and records."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch shows its frames otherwise
     from reimpl.sharing import meeting_place
 
     return meeting_place()[2] > 0
