@@ -174,6 +174,10 @@ class Recipe:
     """Epochs between evaluations; the first and the last are always evaluated."""
     precision: Precision = "32"
     """Bits of the numbers: mixed keeps weights and sums in 32, true keeps nothing in more."""
+    channels_last: bool = False
+    """Images (N, C, H, W) lie in memory with C innermost, as convolutions of few bits like them."""
+    compiled: bool = False
+    """Steps go through `torch.compile`; evaluations do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

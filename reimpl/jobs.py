@@ -258,7 +258,7 @@ def _train(
     from reimpl.context import Outcome
 
     fit = paper.fit_of(variant)
-    _check_precision(variant, own_fit=fit is not None)
+    _check_own_way(variant, own_fit=fit is not None)
     if job.processes > 1:
         check_shared(variant, job.processes, own_fit=fit is not None)
         return [_train_shared(job, paper, variant, claims, contexts[0])]
@@ -286,16 +286,20 @@ def check_shared(variant: Variant, processes: int, *, own_fit: bool = False) -> 
         )
 
 
-def _check_precision(variant: Variant, *, own_fit: bool) -> None:
-    """Whether a variant can be trained with the precision that its recipe says.
+def _check_own_way(variant: Variant, *, own_fit: bool) -> None:
+    """Whether a variant is trained with the numbers that its recipe asks for.
 
     Raises:
-        RequestError: it can not.
+        RequestError: its way to train knows only the usual ones.
     """
-    precision = variant.recipe.precision if variant.recipe else "32"
-    if precision != "32" and (own_fit or variant.vectorised):
-        why = "it trains in a way of its own" if own_fit else "its seeds train as one batch"
-        raise RequestError(f"variant '{variant.id}' has no precision {precision}: {why}")
+    recipe = variant.recipe
+    if recipe is None or not (own_fit or variant.vectorised):
+        return
+    why = "it trains in a way of its own" if own_fit else "its seeds train as one batch"
+    usual = {"precision": "32", "channels_last": False, "compiled": False}
+    for name, value in usual.items():
+        if getattr(recipe, name) != value:
+            raise RequestError(f"variant '{variant.id}' has no '{name}' to change: {why}")
 
 
 def _train_shared(

@@ -60,6 +60,8 @@ class Mirror:
                 "weight_decay",
                 "shrink",
                 "precision",
+                "channels_last",
+                "compiled",
             )
             settings |= {name: getattr(recipe, name) for name in names}
         return {

@@ -333,7 +333,11 @@ def _folds(variant: Variant) -> list[int]:
 def _recipe(variant: Variant) -> Mapping[str, Any]:
     recipe = variant.recipe
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)} if recipe else {}
-    came_later = {"precision": "32"}  # what records from before had, whose keys stay
+    came_later = {
+        "precision": "32",
+        "channels_last": False,
+        "compiled": False,
+    }  # what records from before had, whose keys stay
     return {k: v for k, v in values.items() if k not in came_later or v != came_later[k]}
 
 

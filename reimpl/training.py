@@ -254,7 +254,10 @@ class Arithmetic:
     The plugins are asked here and not by Lightning itself, which knows only whole blocks of steps.
     """
 
-    def __init__(self, precision: Precision = "32", device: str = "cpu") -> None:
+    def __init__(
+        self, precision: Precision = "32", device: str = "cpu", *, channels_last: bool = False
+    ) -> None:
+        self.channels_last = channels_last
         self.plugin: Any = None
         if precision == "bf16-true":
             from pytorch_lightning.plugins.precision import HalfPrecision
@@ -267,7 +270,9 @@ class Arithmetic:
         self.scaler: torch.amp.GradScaler | None = getattr(self.plugin, "scaler", None)
 
     def narrowed(self, model: nn.Module) -> nn.Module:
-        """The model, in place, with weights of as many bits as they have in training."""
+        """The model, in place, with weights as they are in training."""
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.plugin.convert_module(model) if self.plugin else model
 
     def widened(self, model: nn.Module) -> nn.Module:
@@ -278,6 +283,8 @@ class Arithmetic:
 
     def of(self, compute: Callable[[Batch], Any], batch: Batch) -> Any:
         """What `compute` gives for the batch."""
+        if self.channels_last:
+            batch = tuple(_channels_last(t) for t in batch)
         if self.plugin is None:
             return compute(batch)
         with self.plugin.forward_context():
@@ -331,6 +338,10 @@ def evaluate(
     return values
 
 
+def _channels_last(t: Tensor) -> Tensor:
+    return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+
 def _wide(value: Tensor) -> Tensor:
     """With bits enough to be summed."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
@@ -368,8 +379,12 @@ class _Loop:
         self.flops = count_flops(paper, self.model, self.batch_at(0)) * self.steps
         self.step = 0
         self.adds_up = not self.share.alone and self.check_shared() == "sum"
-        self.arithmetic = Arithmetic(self.recipe.precision, context.device.type)
+        self.arithmetic = Arithmetic(
+            self.recipe.precision, context.device.type, channels_last=self.recipe.channels_last
+        )
         self.model = self.arithmetic.narrowed(self.model)
+        compiled: Any = torch.compile(self.model) if self.recipe.compiled else self.model
+        self.learn = partial(self.loss, compiled)
 
     def check_shared(self) -> Literal["mean", "sum"]:
         if self.batch < self.share.world:
@@ -420,7 +435,7 @@ class _Loop:
     def one_step(self, step: int, backward: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
         batch, counts = self.share_at(step)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.arithmetic.of(partial(self.loss, self.model), batch)
+        loss = self.arithmetic.of(self.learn, batch)
         if not self.share.alone:
             loss = counts * loss
         backward(self.arithmetic.scaled(loss))

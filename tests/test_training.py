@@ -409,3 +409,44 @@ def test_what_a_paper_watches_and_inspects_has_all_bits(entry: Entry) -> None:
     variant = changed(entry.claims.variant("two-inputs"), precision="bf16-true")
     one_by_one(paper, variant, entry.claims.metrics, [0])
     assert set(seen) == {torch.float32}
+
+
+class Pixels(torch.nn.Sequential):
+    """A convolution over the two coordinates as an image of one row."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            torch.nn.Unflatten(1, (1, 1, 2)),
+            torch.nn.Conv2d(1, 3, 1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(6, 1),
+            torch.nn.Flatten(0),
+        )
+
+
+@pytest.mark.parametrize("choice", ["channels_last", "compiled"])
+def test_layout_and_compiling_change_no_more_than_the_last_digits(
+    entry: Entry, choice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_model, compiled = torch.compile, []
+
+    def eagerly(model: torch.nn.Module) -> object:
+        compiled.append(model)
+        return compile_model(model, backend="eager")  # needs no compiler
+
+    monkeypatch.setattr(torch, "compile", eagerly)
+    paper = dataclasses.replace(entry.load(), model=lambda _: Pixels())
+    metrics = entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), epochs=3)
+    usual = one_by_one(paper, variant, metrics, [0])[0]
+    other = one_by_one(paper, changed(variant, **{choice: True}), metrics, [0])[0]
+    assert other.measurements == pytest.approx(usual.measurements, abs=0.11)  # one point
+    assert len(compiled) == (choice == "compiled")
+
+
+def test_images_lie_with_their_channels_innermost_and_labels_as_they_are() -> None:
+    images, labels = torch.rand(2, 3, 4, 5), torch.arange(2)
+    seen, same = training.Arithmetic(channels_last=True).of(lambda batch: batch, (images, labels))
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(seen, images)
+    assert same is labels
