@@ -32,7 +32,7 @@ PATIENCE = timedelta(hours=6)
 """How long a process waits for another, which may be measuring; the dead are noticed sooner."""
 NOTICE = 3.0
 """Seconds in which a process whose end has stopped the others can be seen to have ended."""
-HANGING = 60.0
+HANGING = 300.0
 """Seconds after the end of one process at which rank 0, should it still wait for it, ends, too."""
 MEETING = 600.0
 """Seconds in which the other nodes come."""
@@ -276,8 +276,10 @@ def _watched(others: "Sequence[_Process | _Node]") -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(1.0):
-            if any(other.failed() for other in others):
+            gone = next((other for other in others if other.failed()), None)
+            if gone is not None:
                 if not over.wait(HANGING):
+                    os.write(2, f"reimpl: {gone.judge()}\n".encode())
                     os._exit(1)
                 return
 
@@ -409,7 +411,7 @@ def follow(prepare: Callable[[Any, int], Any]) -> None:
                 store.set(f"failed/{number}/{node}", pickle.dumps(error))
             number += 1
         store.add("left", 1)
-    except RuntimeError as error:
+    except distributed.DistError as error:
         raise RunError(f"node 0 has gone from {host}:{port}: {_first_line(error)}") from None
 
 

@@ -3,7 +3,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -31,10 +33,24 @@ IN_A_RANK = 'sys.modules["__main__"].__spec__.name == "reimpl.engines.rank"'
 
 
 @pytest.fixture(autouse=True)
-def _none_is_left() -> Iterator[None]:
+def _none_is_left(tmp_path: Path) -> Iterator[None]:
     yield
-    left = [p.cmdline() for p in psutil.Process().children() if p.status() != "zombie"]
-    assert [command for command in left if "reimpl.engines.rank" in command] == []
+    until = time.monotonic() + 20
+    while (left := ranks(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert left == []
+
+
+def ranks(tmp_path: Path) -> list[psutil.Process]:
+    """The processes of shared trainings that this test has begun."""
+    ours = str(tmp_path / "cache")
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            mine = process.environ().get("REIMPL_CACHE") == ours
+            if mine and "reimpl.engines.rank" in process.cmdline():
+                found.append(process)
+    return found
 
 
 @pytest.fixture
@@ -137,6 +153,27 @@ def test_a_process_that_is_killed_each_time_is_an_error_in_one_line(paper: Path)
     (error,) = reproduce(request).errors
     assert error.error == "LostRankError: rank 1 of 2 ended with SIGKILL"
     assert (paper / "tries").read_text() == ".."
+
+
+def test_the_others_end_with_rank_0_and_its_job_is_begun_again(paper: Path) -> None:
+    change(paper, "import torch\n", "import os, pathlib, sys\nimport torch\n")
+    mark = f"pathlib.Path({str(paper / 'killed')!r})"
+    in_the_worker = IN_A_RANK.replace("rank", "worker")
+    kill = f"{mark}.touch(); os.kill(os.getpid(), 9)"
+    head = "def loss(model, batch):\n"
+    change(paper, head, f"{head}    if {in_the_worker} and not {mark}.exists():\n        {kill}\n")
+    request = Request(
+        paper="tiny",
+        papers=(paper,),
+        variants=("two-inputs",),
+        seeds=1,
+        devices=2,
+        wandb="disabled",
+    )
+    result = reproduce(request)
+    assert (paper / "killed").exists()
+    assert result.errors == []
+    assert [r.note for r in result.fresh if r.part == "train"] == ["shared among 2 processes"]
 
 
 def test_an_error_of_another_process_is_the_runs_with_its_traceback(paper: Path) -> None:
