@@ -86,6 +86,7 @@ def losses(record: Record) -> list[float]:
     return [value for _, value in record.curves["train/loss"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mean", "sum", "varied"])
 def test_two_processes_follow_the_loss_curve_of_one(paper: Path, kind: str) -> None:
     if kind == "sum":
@@ -104,6 +105,7 @@ def test_two_processes_follow_the_loss_curve_of_one(paper: Path, kind: str) -> N
     assert (one.note, two.note) == (None, "shared among 2 processes")
 
 
+@pytest.mark.slow
 def test_a_shared_run_that_is_stopped_goes_on_to_the_same_bits(
     paper: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_shared_run_that_is_stopped_goes_on_to_the_same_bits(
     assert min(done) > 200
 
 
+@pytest.mark.slow
 def test_a_shared_run_of_which_a_process_is_killed_is_tried_once_more(paper: Path) -> None:
     kill = "not mark.exists(): mark.touch(); os.kill(os.getpid(), 9)"
     in_ranks(paper, f"mark = pathlib.Path({str(paper / 'killed')!r})\n        if {kill}")
@@ -140,6 +143,7 @@ def test_a_shared_run_of_which_a_process_is_killed_is_tried_once_more(paper: Pat
     assert (paper / "killed").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_each_time_is_an_error_in_one_line(paper: Path) -> None:
     in_ranks(paper, f"open({str(paper / 'tries')!r}, 'a').write('.'); os.kill(os.getpid(), 9)")
     request = Request(
@@ -155,6 +159,7 @@ def test_a_process_that_is_killed_each_time_is_an_error_in_one_line(paper: Path)
     assert (paper / "tries").read_text() == ".."
 
 
+@pytest.mark.slow
 def test_the_others_end_with_rank_0_and_its_job_is_begun_again(paper: Path) -> None:
     change(paper, "import torch\n", "import os, pathlib, sys\nimport torch\n")
     mark = f"pathlib.Path({str(paper / 'killed')!r})"
@@ -315,6 +320,7 @@ def nodes(papers: Sequence[Path], runs: Path, *more: str) -> list[tuple[int, str
     return [(process.returncode, text) for process, text in zip(begun, said, strict=True)]
 
 
+@pytest.mark.slow
 def test_two_nodes_follow_the_loss_curve_of_one_process(paper: Path, tmp_path: Path) -> None:
     ended = nodes([paper, paper], tmp_path / "nodes", "--devices", "2")
     assert [status for status, _ in ended] == [0, 0], ended
@@ -325,6 +331,7 @@ def test_two_nodes_follow_the_loss_curve_of_one_process(paper: Path, tmp_path: P
     assert not (tmp_path / "nodes" / "1").exists()
 
 
+@pytest.mark.slow
 def test_a_node_with_other_code_is_refused_in_one_line(paper: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / paper.name
     shutil.copytree(paper, other)
@@ -335,6 +342,7 @@ def test_a_node_with_other_code_is_refused_in_one_line(paper: Path, tmp_path: Pa
     assert followed == 0
 
 
+@pytest.mark.slow
 def test_a_process_killed_on_another_node_is_an_error_in_one_line(
     paper: Path, tmp_path: Path
 ) -> None:
