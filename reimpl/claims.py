@@ -180,6 +180,14 @@ class Recipe:
     """Steps go through `torch.compile`; evaluations do not."""
 
 
+USUAL_NUMBERS: Mapping[str, Any] = {
+    f.name: f.default
+    for f in fields(Recipe)
+    if f.name in ("precision", "channels_last", "compiled")
+}
+"""How numbers are computed unless told otherwise; a run's key names only what is not so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """A `[[variant]]` block: one configuration that the paper compares."""

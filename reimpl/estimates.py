@@ -22,6 +22,8 @@ GAIN = 1.2
 """Times that more threads must get done before a run has them: its last digits change with them."""
 SLACK = 1.2
 """Times the memory of a short probe that a run may come to need."""
+_Grouped = dict[tuple[str, str], list[Record]]
+"""Variant and part → records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +167,10 @@ class Estimator:
 
     def _known(self, planned: Planned) -> tuple[Sequence[Record], str] | None:
         """Earlier runs to go by: of this key, of this variant, of other machines."""
-        here = planned.cached or _of(planned, self.local)
+        here = planned.cached or _of(planned, self._here)
         if here:
             return here, "earlier runs here"
-        there = _of(planned, self.committed())
+        there = _of(planned, self._there)
         if not there or (self._soon_probed(planned) and self.may_probe):
             return None
         return there, "the committed records, of another machine perhaps"
@@ -188,7 +190,7 @@ class Estimator:
         count = sum(len(job.seeds) for job in planned.jobs)
         if probe is not None and probe.flops:
             return probe.flops * count / len(planned.jobs[0].seeds)
-        earlier = planned.cached or _of(planned, [*self.local, *self.committed()])
+        earlier = planned.cached or [*_of(planned, self._here), *_of(planned, self._there)]
         known = [record.flops for record in earlier if record.flops]
         return median(known) * count if known else None
 
@@ -236,6 +238,14 @@ class Estimator:
         return self._kept.get(_label(planned, threads)) if _trains(planned) else None
 
     @cached_property
+    def _here(self) -> _Grouped:
+        return _grouped(self.local)
+
+    @cached_property
+    def _there(self) -> _Grouped:
+        return _grouped(self.committed())
+
+    @cached_property
     def _kept(self) -> dict[str, Probe]:
         try:
             return {k: Probe(**v) for k, v in json.loads(self._place.read_text()).items()}
@@ -251,8 +261,15 @@ def _trains(planned: Planned) -> bool:
     return planned.part == "train" and bool(planned.jobs)
 
 
-def _of(planned: Planned, records: Iterable[Record]) -> list[Record]:
-    return [r for r in records if (r.variant, r.part) == (planned.variant, planned.part)]
+def _grouped(records: Iterable[Record]) -> _Grouped:
+    groups: _Grouped = {}
+    for record in records:
+        groups.setdefault((record.variant, record.part), []).append(record)
+    return groups
+
+
+def _of(planned: Planned, groups: _Grouped) -> list[Record]:
+    return groups.get((planned.variant, planned.part), [])
 
 
 def _given(planned: Planned, *, threads: int = 1, memory_mb: float = 0.0) -> Planned:

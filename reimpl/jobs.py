@@ -7,7 +7,7 @@ finished run is safe even when the process that asked for it has died.
 import importlib.util
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reimpl.claims import Claims, Scalar, Variant, apply_overrides
+from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant, apply_overrides
 from reimpl.errors import ReimplError, RequestError, RunError, near
 from reimpl.records import Record, Store, environment
 from reimpl.registry import Entry
@@ -104,6 +104,13 @@ class Probe:
     flops: float | None = None
 
 
+def sources_read(claims: Claims, jobs: Iterable[Job]) -> dict[str, Source]:
+    """The datasets that jobs of one paper read, by name."""
+    variants = {job.variant for job in jobs if job.part != "counts"}
+    names = {name for v in variants for name in claims.sources_of(claims.variants[v])}
+    return {name: claims.sources[name] for name in sorted(names)}
+
+
 def execute(job: Job, emit: "Emit") -> list[Record] | Probe:
     """Do the job, with its number of threads, and keep its records.
 
@@ -129,9 +136,10 @@ def _threads(count: int) -> Iterator[None]:
 def _executed(job: Job, emit: "Emit") -> list[Record]:
     with _alone(job):
         kept, left = undone(job)
-        fresh = attempt(left, emit) if left else []
-        if left:
-            keep([(left, fresh)])
+        if left is None:
+            return kept
+        fresh = attempt(left, emit)
+        keep([(left, fresh)])
         return [*kept, *fresh]
 
 
@@ -296,8 +304,7 @@ def _check_own_way(variant: Variant, *, own_fit: bool) -> None:
     if recipe is None or not (own_fit or variant.vectorised):
         return
     why = "it trains in a way of its own" if own_fit else "its seeds train as one batch"
-    usual = {"precision": "32", "channels_last": False, "compiled": False}
-    for name, value in usual.items():
+    for name, value in USUAL_NUMBERS.items():
         if getattr(recipe, name) != value:
             raise RequestError(f"variant '{variant.id}' has no '{name}' to change: {why}")
 

@@ -33,7 +33,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from urllib.parse import quote
 
-from reimpl.claims import Claims, Scalar, Variant
+from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Variant
 from reimpl.errors import RecordError
 from reimpl.index import BLOCK, Index, Row, Stamp
 
@@ -333,12 +333,8 @@ def _folds(variant: Variant) -> list[int]:
 def _recipe(variant: Variant) -> Mapping[str, Any]:
     recipe = variant.recipe
     values = {f.name: getattr(recipe, f.name) for f in fields(recipe)} if recipe else {}
-    came_later = {
-        "precision": "32",
-        "channels_last": False,
-        "compiled": False,
-    }  # what records from before had, whose keys stay
-    return {k: v for k, v in values.items() if k not in came_later or v != came_later[k]}
+    # the usual numbers came later than many a record, whose key stays
+    return {k: v for k, v in values.items() if k not in USUAL_NUMBERS or v != USUAL_NUMBERS[k]}
 
 
 def _metric_rules(claims: Claims, part: Part) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from reimpl.engines import Event, Room, Run, check_ray, room
 from reimpl.errors import RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
 from reimpl.evidence import Evidence, Result, current_keys, judged, spent_on
-from reimpl.jobs import Job, JobPart, check_shared, failed
+from reimpl.jobs import Job, JobPart, check_shared, failed, sources_read
 from reimpl.mirror import Mirror
 from reimpl.records import Keys, Record, Store, changed, read_measured
 from reimpl.registry import Entry
@@ -143,7 +143,6 @@ class _Planner:
         self.entry = registry.find(request.paper, request.papers)
         self.entry.check_packages()
         self.claims = self.entry.claims
-        self.store = Store(request.root)
         self.room = room(
             request.workers,
             device=request.device,
@@ -266,9 +265,10 @@ class _Planner:
         """Cached records and jobs; the seeds of a vectorised variant are one job."""
         label = f"{baseline[0]} on {variant.id}" if baseline else variant.id
         keys = self.keys(variant, part, "/".join(baseline) if baseline else None)
+        recorded = {} if self.request.force else self.recorded
         cached, left = [], []
         for seed in seeds:
-            record = None if self.request.force else self.find(label, seed, keys.key(seed), part)
+            record = recorded.get((part, label, seed, keys.key(seed)))
             cached.append(record) if record else left.append(seed)
         together = variant.vectorised and part == "train"
         batches = [tuple(left)] if together and left else [(seed,) for seed in left]
@@ -279,9 +279,6 @@ class _Planner:
             cached=tuple(cached),
             jobs=tuple(self.job(variant, b, part, keys, baseline=baseline) for b in batches),
         )
-
-    def find(self, variant: str, seed: int, found: str, part: JobPart) -> Record | None:
-        return self.recorded.get((part, variant, seed, found))
 
     def keys(self, variant: Variant, part: JobPart, baseline: str | None = None) -> Keys:
         return current_keys(
@@ -348,7 +345,7 @@ class _Planner:
             root=self.request.root,
             room=self.room,
             local=self.local,
-            committed=cache(partial(read_measured, self.entry.folder / "measured.jsonl")),
+            committed=partial(read_measured, self.entry.folder / "measured.jsonl"),
             may_probe=self.may_probe,
             run=self.try_out,
         )
@@ -365,7 +362,7 @@ class _Planner:
 
     @cached_property
     def local(self) -> list[Record]:
-        return self.store.read(self.entry.slug).ok
+        return Store(self.request.root).read(self.entry.slug).ok
 
     @cached_property
     def recorded(self) -> dict[tuple[str, str, int, str], Record]:
@@ -399,10 +396,9 @@ def open_data(claims: Claims, jobs: Iterable[Job]) -> None:
     """
     from reimpl import data
 
-    variants = {job.variant for job in jobs if job.part != "counts"}
-    wanted = {name for v in variants for name in claims.sources_of(claims.variants[v])}
-    sources = data.load(claims.sources)
-    for name in sorted(wanted):
+    wanted = sources_read(claims, jobs)
+    sources = data.load(wanted)
+    for name in wanted:
         _ = sources[name]
 
 
@@ -607,8 +603,7 @@ def why_rerun(request: Request) -> dict[str, list[str]]:
     """Run (variant and seed) → in words, why `reproduce` would make it again."""
     planner = _Planner(request)
     before: dict[tuple[str, str, int], Record] = {}
-    here = planner.store.read(planner.entry.slug).ok
-    for record in sorted(here, key=lambda record: record.started):
+    for record in sorted(planner.local, key=lambda record: record.started):
         before[record.part, record.variant, record.seed] = record
     reasons: dict[str, list[str]] = {}
     for planned in planner.plan(estimate=False).planned:

@@ -9,13 +9,12 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from threading import Event, Thread
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch.distributed import (  # where torch documents them
     TCPStore,  # pyright: ignore[reportPrivateImportUsage]
 )
 
+from reimpl import children
 from reimpl.errors import ReimplError, RequestError, RunError
 
 PATIENCE = timedelta(hours=6)
@@ -238,19 +238,11 @@ def joined(share: Share, device: str, store: Any = None) -> Iterator[None]:
 
 
 def _start(job: Any, share: Share) -> _Process:
-    ours, theirs = Pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reimpl.engines.rank", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,  # what a paper prints, rank 0 prints, too
-        start_new_session=True,  # Ctrl-C reaches rank 0 only
-        env={**os.environ, QUIET: "ERROR"},
-    )
-    theirs.close()
+    nowhere = subprocess.DEVNULL  # what a paper prints, rank 0 prints, too
+    process, pipe = children.start("reimpl.engines.rank", {QUIET: "ERROR"}, stdout=nowhere)
     with suppress(OSError):  # one that has gone is noticed when it is heard
-        ours.send((share, job))
-    return _Process(share=share, process=process, pipe=ours)
+        pipe.send((share, job))
+    return _Process(share=share, process=process, pipe=pipe)
 
 
 def blame(others: "Sequence[_Process | _Node]", error: BaseException | None) -> None:

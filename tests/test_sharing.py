@@ -20,6 +20,7 @@ from reimpl.claims import Variant
 from reimpl.context import Stopped
 from reimpl.engines import room
 from reimpl.errors import RequestError
+from reimpl.evidence import Result
 from reimpl.jobs import Job, attempt, check_shared
 from reimpl.records import Record, Store
 from reimpl.reproduction import Request, plan, reproduce
@@ -79,6 +80,19 @@ def job(paper: Path, **more: Any) -> Job:
 def trained(job: Job, emit: Callable[..., None] = lambda _kind, _contents: None) -> Record:
     (record,) = attempt(job, emit)
     return record
+
+
+def reproduced_by_two(paper: Path) -> Result:
+    """One run of the paper as the command makes it, by two processes."""
+    request = Request(
+        paper="tiny",
+        papers=(paper,),
+        variants=("two-inputs",),
+        seeds=1,
+        devices=2,
+        wandb="disabled",
+    )
+    return reproduce(request)
 
 
 def losses(record: Record) -> list[float]:
@@ -146,15 +160,7 @@ def test_a_shared_run_of_which_a_process_is_killed_is_tried_once_more(paper: Pat
 @pytest.mark.slow
 def test_a_process_that_is_killed_each_time_is_an_error_in_one_line(paper: Path) -> None:
     in_ranks(paper, f"open({str(paper / 'tries')!r}, 'a').write('.'); os.kill(os.getpid(), 9)")
-    request = Request(
-        paper="tiny",
-        papers=(paper,),
-        variants=("two-inputs",),
-        seeds=1,
-        devices=2,
-        wandb="disabled",
-    )
-    (error,) = reproduce(request).errors
+    (error,) = reproduced_by_two(paper).errors
     assert error.error == "LostRankError: rank 1 of 2 ended with SIGKILL"
     assert (paper / "tries").read_text() == ".."
 
@@ -167,15 +173,7 @@ def test_the_others_end_with_rank_0_and_its_job_is_begun_again(paper: Path) -> N
     kill = f"{mark}.touch(); os.kill(os.getpid(), 9)"
     head = "def loss(model, batch):\n"
     change(paper, head, f"{head}    if {in_the_worker} and not {mark}.exists():\n        {kill}\n")
-    request = Request(
-        paper="tiny",
-        papers=(paper,),
-        variants=("two-inputs",),
-        seeds=1,
-        devices=2,
-        wandb="disabled",
-    )
-    result = reproduce(request)
+    result = reproduced_by_two(paper)
     assert (paper / "killed").exists()
     assert result.errors == []
     assert [r.note for r in result.fresh if r.part == "train"] == ["shared among 2 processes"]

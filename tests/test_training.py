@@ -105,6 +105,24 @@ def test_vectorised_weights_follow_single_weights_closely(entry: Entry) -> None:
     assert seen[2:] == [pytest.approx(weights, rel=1e-4) for weights in seen[:2]]
 
 
+def stop_at_200(
+    paper: Paper,
+    variant: Variant,
+    metrics: Mapping[str, Metric],
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Train seed 1 until it is told to stop, at its first report after 200 steps."""
+    stop = threading.Event()
+    monkeypatch.setattr(contexts, "STOP", stop)
+    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
+    cut = start(paper, variant, 1, checkpoint)
+    cut.emit = lambda kind, contents: stop.set() if contents.get("done", 0) >= 200 else None
+    with pytest.raises(Stopped):
+        training.train(paper, variant, cut, metrics=metrics)
+    stop.clear()
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: float
@@ -114,14 +132,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     whole = start(paper, variant, 1)
     expected = training.train(paper, variant, whole, metrics=metrics)
 
-    stop = threading.Event()
-    monkeypatch.setattr(contexts, "STOP", stop)
-    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
-    cut = start(paper, variant, 1, tmp_path / "run.ckpt")
-    cut.emit = lambda kind, contents: stop.set() if contents.get("done", 0) >= 200 else None
-    with pytest.raises(Stopped):
-        training.train(paper, variant, cut, metrics=metrics)
-    stop.clear()
+    stop_at_200(paper, variant, metrics, tmp_path / "run.ckpt", monkeypatch)
     again = start(paper, variant, 1, tmp_path / "run.ckpt")
     steps: list[float] = []
     again.emit = lambda kind, contents: steps.append(contents.get("done", math.inf))
@@ -386,14 +397,7 @@ def test_a_scaled_run_that_is_stopped_goes_on_to_the_same_bits(
     paper, metrics = entry.load(), entry.claims.metrics
     variant = changed(entry.claims.variant("two-inputs"), epochs=20, precision="16-mixed")
     expected = training.train(paper, variant, start(paper, variant, 1), metrics=metrics)
-    stop = threading.Event()
-    monkeypatch.setattr(contexts, "STOP", stop)
-    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
-    cut = start(paper, variant, 1, tmp_path / "run.ckpt")
-    cut.emit = lambda kind, contents: stop.set() if contents.get("done", 0) >= 200 else None
-    with pytest.raises(Stopped):
-        training.train(paper, variant, cut, metrics=metrics)
-    stop.clear()
+    stop_at_200(paper, variant, metrics, tmp_path / "run.ckpt", monkeypatch)
     again = start(paper, variant, 1, tmp_path / "run.ckpt")
     assert training.train(paper, variant, again, metrics=metrics) == expected
 

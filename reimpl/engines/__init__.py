@@ -15,7 +15,6 @@ from reimpl.jobs import Job
 
 SHARE_OF_MEMORY = 0.8
 """Of the memory that is free when the work begins."""
-Execute = Callable[[Job, Callable[[str, Mapping[str, Any]], None]], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,7 @@ tried once more, from its checkpoint, and the others do not notice. Workers end 
 does, and one that has grown beyond what its job declared makes way for a fresh one.
 """
 
-import os
 import subprocess
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
@@ -15,9 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
+from reimpl import children
 from reimpl.engines import Event, Room
 from reimpl.jobs import Job
 
@@ -132,17 +131,8 @@ def _speaking(team: Sequence[_Worker]) -> list[_Worker]:
 
 
 def _start() -> _Worker:
-    ours, theirs = Pipe()
-    command = [sys.executable, "-m", "reimpl.engines.worker", str(theirs.fileno())]
-    process = subprocess.Popen(
-        command,
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches the parent only, which tells the workers
-        env={**os.environ, **ENVIRONMENT},
-    )
-    theirs.close()
-    return _Worker(process=process, pipe=ours)
+    process, pipe = children.start("reimpl.engines.worker", ENVIRONMENT)
+    return _Worker(process=process, pipe=pipe)
 
 
 def _send(worker: _Worker, message: Any) -> None:

@@ -38,7 +38,7 @@ from reimpl.claims import Source
 from reimpl.engines import Event, Room, cluster
 from reimpl.engines.processes import GRACE, TRIES
 from reimpl.errors import RecordError, ReimplError, RequestError
-from reimpl.jobs import Job
+from reimpl.jobs import Job, sources_read
 from reimpl.records import Record, environment
 from reimpl.registry import Entry
 
@@ -112,7 +112,7 @@ def run(
         _marked(first.root) as mark,
         cluster.connected(address, parcel.root, workers=room.threads),
     ):
-        sources = _wanted(jobs) if address else {}
+        sources = sources_read(first.entry.claims, jobs) if address else {}
         freight = _Freight(
             mark=mark,
             paper=parcel.paper,
@@ -142,13 +142,6 @@ def _marked(root: Path) -> Iterator[Path]:
         yield mark
     finally:
         mark.unlink(missing_ok=True)
-
-
-def _wanted(jobs: Sequence[Job]) -> dict[str, Source]:
-    claims = jobs[0].entry.claims
-    variants = {job.variant for job in jobs if job.part != "counts"}
-    names = {name for v in variants for name in claims.sources_of(claims.variants[v])}
-    return {name: claims.sources[name] for name in sorted(names)}
 
 
 def needs(job: Job) -> dict[str, float]:
