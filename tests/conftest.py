@@ -182,6 +182,41 @@ def tiny_paper(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def slow_paper(tiny_paper: Path) -> Path:
+    """The tiny paper, trained long enough to be disturbed: a second or two a run."""
+    claims = tiny_paper / "claims.toml"
+    longer = claims.read_text().replace("epochs = 10", "epochs = 400\nevaluate = 100")
+    claims.write_text(longer)
+    return tiny_paper
+
+
+@pytest.fixture
+def dawdle(slow_paper: Path, tmp_path: Path) -> Path:
+    """A file: while it exists, runs of the slow paper's seed 1 dawdle and touch `trains` beside it.
+
+    So a test can stop a run in the middle of its training, however fast the machine is.
+    """
+    hold = tmp_path / "dawdle"
+    code = slow_paper / "__init__.py"
+    text = code.read_text()
+    for head, body in (
+        ("def data(variant, sources, seeds):", "    global SEED\n    SEED = seeds.seed"),
+        (
+            "def loss(model, batch):",
+            f"    if SEED == 1 and (hold := pathlib.Path({str(hold)!r})).exists():\n"
+            "        hold.with_name('trains').touch()\n"
+            "        time.sleep(0.05)",
+        ),
+    ):
+        assert f"{head}\n" in text
+        text = text.replace(f"{head}\n", f"{head}\n{body}\n")
+    code.write_text(
+        text.replace("import torch\n", "import pathlib\nimport time\n\nimport torch\n", 1)
+    )
+    return hold
+
+
 @pytest.fixture(autouse=True)
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's records, caches, login or network; subprocesses inherit this."""

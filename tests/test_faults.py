@@ -18,15 +18,6 @@ from reimpl.reproduction import Request, plan, reproduce
 RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
 
 
-@pytest.fixture
-def slow_paper(tiny_paper: Path) -> Path:
-    """The tiny paper, trained long enough to be disturbed: about two seconds a run."""
-    claims = tiny_paper / "claims.toml"
-    longer = claims.read_text().replace("epochs = 10", "epochs = 400\nevaluate = 100")
-    claims.write_text(longer)
-    return tiny_paper
-
-
 def request(paper: Path, runs: Path, **more: Any) -> Request:
     settings = {"seeds": 2, "workers": 2, "wandb": "disabled", **more}
     return Request(paper="tiny", papers=(paper,), runs=runs, **settings)
@@ -152,18 +143,18 @@ def test_workers_end_when_the_parent_is_killed_and_nothing_is_lost(
 
 
 def test_ctrl_c_leaves_checkpoints_exits_130_and_the_same_command_goes_on(
-    slow_paper: Path, tmp_path: Path
+    slow_paper: Path, dawdle: Path, tmp_path: Path
 ) -> None:
     undisturbed = expected(slow_paper, tmp_path / "a")
-    runs, trains = tmp_path / "b", tmp_path / "trains"
-    said_so = f"pathlib.Path({str(trains)!r}).touch()"
-    first_thing(slow_paper, "import pathlib", said_so, head="def loss(model, batch):")
+    runs, trains = tmp_path / "b", dawdle.with_name("trains")
+    dawdle.touch()
     parent = begin(slow_paper, runs)
     wait_until(lambda: locks_held(runs) >= 2)
     trains.unlink(missing_ok=True)  # a probe may have trained before
     wait_until(trains.exists)
     os.killpg(parent.pid, signal.SIGINT)
     _, said = parent.communicate(timeout=30)
+    dawdle.unlink()
     assert parent.returncode == 130
     assert said.strip().splitlines()[-1].startswith("reimpl: interrupted")
     assert checkpoints(runs) != []

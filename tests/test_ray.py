@@ -39,14 +39,6 @@ def measured(result: Result) -> dict[tuple[str, str, int], object]:
     }
 
 
-def longer(paper: Path) -> Path:
-    """Trained long enough to be disturbed: a second or two a run."""
-    claims = paper / "claims.toml"
-    text = claims.read_text().replace("epochs = 10", "epochs = 400\nevaluate = 100")
-    claims.write_text(text)
-    return paper
-
-
 def first_thing(paper: Path, *lines: str) -> None:
     """Make the paper's `data` begin with these lines."""
     code, head = paper / "__init__.py", "def data(variant, sources, seeds):"
@@ -109,10 +101,9 @@ def nothing(paper: Path) -> None:
 
 @pytest.mark.slow
 def test_a_node_killed_half_way_changes_no_number(
-    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster, capfd: pytest.CaptureFixture[str]
+    slow_paper: Path, tmp_path: Path, two_nodes: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    longer(tiny_paper)
-    undisturbed = reproduce(request(tiny_paper, tmp_path / "a", engine="processes", workers=1))
+    undisturbed = reproduce(request(slow_paper, tmp_path / "a", engine="processes", workers=1))
     capfd.readouterr()
     at: dict[str, str] = {}
     started, killed = Counter[str](), list[str]()
@@ -124,7 +115,7 @@ def test_a_node_killed_half_way_changes_no_number(
             killed.append(event.job.name)
             kill(two_nodes, at[event.job.name])
 
-    asked = request(tiny_paper, tmp_path / "b", address=two_nodes.address)
+    asked = request(slow_paper, tmp_path / "b", address=two_nodes.address)
     disturbed = reproduce(asked, watch=kill_one)
     assert [started[name] for name in killed] == [2]
     assert disturbed.errors == []
@@ -147,17 +138,18 @@ def test_a_run_whose_worker_always_dies_is_an_error_and_the_others_are_kept(
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_checkpoints_and_the_same_command_goes_on(
-    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
+    slow_paper: Path, dawdle: Path, tmp_path: Path, two_nodes: Cluster
 ) -> None:
-    longer(tiny_paper)
-    undisturbed = reproduce(request(tiny_paper, tmp_path / "a", engine="processes", workers=1))
-    runs = tmp_path / "b"
-    again = request(tiny_paper, runs, address=two_nodes.address)
-    driver = begin(tiny_paper, runs, "--address", str(two_nodes.address))
-    wait_until(lambda: list(runs.glob("tiny*/two-inputs/counts-*.json")))
-    time.sleep(2.0)
+    undisturbed = reproduce(request(slow_paper, tmp_path / "a", engine="processes", workers=1))
+    runs, trains = tmp_path / "b", dawdle.with_name("trains")
+    again = request(slow_paper, runs, address=two_nodes.address)
+    dawdle.touch()
+    driver = begin(slow_paper, runs, "--address", str(two_nodes.address))
+    wait_until(lambda: list(runs.glob("tiny*/two-inputs/0-*.json")))
+    wait_until(trains.exists)
     os.killpg(driver.pid, signal.SIGINT)
     _, said = driver.communicate(timeout=60)
+    dawdle.unlink()
     assert driver.returncode == 130
     assert said.strip().splitlines()[-1].startswith("reimpl: interrupted")
     kept = sum(len(planned.cached) for planned in plan(again, estimate=False).planned)
