@@ -7,8 +7,7 @@ digits are part of the evidence.
 
 import copyreg
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from decimal import Decimal
 from functools import cache
@@ -16,6 +15,8 @@ from math import isfinite
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tomli
 
 from reimpl.errors import ClaimsError, RequestError, near
 
@@ -420,6 +421,12 @@ _VARIANT_KEYS = (
     *("dataset", "sources", "cpus", "gpus", "memory_mb"),
 )
 _PHASE_KEYS = ("from", "lr", "momentum", "weight_decay", "shrink")
+_SCALARS: Mapping[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("memory_mb", "classes", "items", "seeds", "folds", "best_of"), 1),
     **dict.fromkeys(("epochs", "batch_size", "evaluate", "cpus"), 1),
@@ -481,6 +488,10 @@ def apply_overrides(claims: Claims, variant: Variant, overrides: Mapping[str, Sc
     return Variant(**values)
 
 
+_Hint = tuple[Any, tuple[Any, ...]]
+"""A type hint's kind and its options, hints themselves but for those of a `Literal`."""
+
+
 class _Reader:
     """Reads tables into dataclasses; every error names the file and the block."""
 
@@ -495,7 +506,7 @@ class _Reader:
     def parse(self) -> Blocks:
         """All blocks, empty where the file has none; each a table or a list of tables."""
         try:
-            found = tomllib.loads(self.path.read_text(encoding="utf-8"))
+            found = tomli.loads(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ClaimsError(f"{self.path}: cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
@@ -528,17 +539,16 @@ class _Reader:
                 raise self.error(where, f"missing key '{name}'")
         return cls(**{k: self.entry(k, hints[k], v, where) for k, v in table.items()})
 
-    def check_keys(self, table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-        names = list(known)
+    def check_keys(self, table: Mapping[str, Any], known: Collection[str], where: str) -> None:
         for key in table:
-            if key not in names:
-                raise self.error(where, f"unknown key '{key}'. {near(key, names)}")
+            if key not in known:
+                raise self.error(where, f"unknown key '{key}'. {near(key, known)}")
 
     def check_known(self, name: str, table: Mapping[str, Any], what: str, where: str) -> None:
         if name not in table:
             raise self.error(where, f"unknown {what} '{name}'. {near(name, table)}")
 
-    def entry(self, key: str, hint: Any, value: Any, where: str) -> Any:
+    def entry(self, key: str, hint: _Hint, value: Any, where: str) -> Any:
         read = self.value(hint, value, f"{where}: '{key}'")
         least = _LEAST.get(key)
         if least is not None and isinstance(read, int | float) and read < least:
@@ -580,26 +590,32 @@ class _Reader:
 
     # Values
 
-    def value(self, hint: Any, value: Any, where: str) -> Any:
+    def value(self, hint: _Hint, value: Any, where: str) -> Any:
         """A TOML value checked against a type hint."""
-        origin, options = get_origin(hint), get_args(hint)
-        if origin is Literal:
+        kind, options = hint
+        if kind in _SCALARS:
+            return self.scalar(kind, value, where)
+        if kind is Literal:
             return self.choice(options, value, where)
-        if origin in (Union, UnionType):
+        if kind is Union:
             return self.union(options, value, where)
-        if origin is tuple:
+        if kind is Printed:
+            return self.printed(value, where)
+        if kind is Any:
+            return self.free(value, where)
+        return self.compound(kind, options, value, where)
+
+    def compound(self, kind: Any, options: tuple[_Hint, ...], value: Any, where: str) -> Any:
+        """A list, a table of values alike, or a dataclass's table."""
+        if kind is tuple:
             if not isinstance(value, list | tuple):
                 raise self.error(where, f"must be a list, is {value!r}")
             return tuple(self.value(options[0], item, where) for item in value)
-        if origin is Mapping:
+        if kind is Mapping:
             table = self.table(value, where)
             read = {k: self.value(options[1], v, f"{where}: '{k}'") for k, v in table.items()}
             return MappingProxyType(read)
-        if hint is Printed:
-            return self.printed(value, where)
-        if isinstance(hint, type) and is_dataclass(hint):
-            return self.read(hint, self.table(value, where), where)
-        return self.free(value, where) if hint is Any else self.scalar(hint, value, where)
+        return self.read(kind, self.table(value, where), where)
 
     def table(self, value: Any, where: str) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
@@ -611,23 +627,20 @@ class _Reader:
             raise self.error(where, f"is {value!r}. {near(str(value), map(str, options))}")
         return value
 
-    def union(self, options: tuple[Any, ...], value: Any, where: str) -> Any:
-        problem = self.error(where, f"is {value!r}")
+    def union(self, options: tuple[_Hint, ...], value: Any, where: str) -> Any:
+        problems: list[ClaimsError] = []
         for option in options:
-            if option is NoneType:
-                continue
             try:
                 return self.value(option, value, where)
             except ClaimsError as error:
-                problem = error
-        raise problem
+                problems.append(error)
+        raise problems[-1]
 
     def scalar(self, hint: type, value: Any, where: str) -> Any:
-        wanted = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         if hint is float and type(value) is int and abs(value) < 2**53:
             return float(value)
         if type(value) is not hint:
-            raise self.error(where, f"must be {wanted[hint]}, is {value!r}")
+            raise self.error(where, f"must be {_SCALARS[hint]}, is {value!r}")
         if isinstance(value, float) and not isfinite(value):
             raise self.error(where, f"must be a finite number, is {value}")
         if isinstance(value, str) and not value.strip():
@@ -743,7 +756,7 @@ class _Reader:
         variant = self.read(Variant, values, where)
         if variant.recipe is not None:
             self.check_recipe(variant.recipe, where)
-        return replace(variant, settings=self.value(Mapping[str, Any], own, where))
+        return replace(variant, settings=self.value(_hint(Mapping[str, Any]), own, where))
 
     def check_recipe(self, recipe: Recipe, where: str) -> None:
         if len(recipe.betas) != 2 or not all(0 <= beta < 1 for beta in recipe.betas):
@@ -780,11 +793,21 @@ class _Reader:
 
 
 @cache
-def _schema(cls: type) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def _schema(cls: type) -> tuple[Mapping[str, _Hint], tuple[str, ...]]:
     """The type hints of a dataclass, and the names of the fields that have no default."""
     assert is_dataclass(cls)
     needed = [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
-    return get_type_hints(cls), tuple(f.name for f in needed)
+    hints = {name: _hint(hint) for name, hint in get_type_hints(cls).items()}
+    return hints, tuple(f.name for f in needed)
+
+
+def _hint(hint: Any) -> _Hint:
+    """Taken apart once; None is left out, for TOML has none."""
+    kind, options = get_origin(hint), get_args(hint)
+    if kind is None or kind is Literal:
+        return kind or hint, options
+    parts = tuple(_hint(option) for option in options if option not in (NoneType, ...))
+    return (Union if kind is UnionType else kind), parts
 
 
 def _is_tables(value: Any) -> bool:

@@ -620,11 +620,11 @@ def overrides(settings: Sequence[str]) -> dict[str, bool | int | float | str]:
 
 
 def _scalar(text: str) -> bool | int | float | str:
-    import tomllib
+    import tomli
 
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomli.loads(f"value = {text}")["value"]
+    except tomli.TOMLDecodeError:
         return text
     return value if isinstance(value, bool | int | float | str) else text
 

@@ -45,9 +45,12 @@ def digits(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
 # Commands that only read
 
 
-@pytest.mark.parametrize("command", [["list"], ["--help"]], ids=["list", "help"])
-def test_reading_costs_at_most_ten_bare_starts_of_python(
-    benchmark: Any, command: list[str]
+# A third of a start for each paper of the list: its claims are read and checked.
+@pytest.mark.parametrize(
+    ("command", "most"), [(["list"], 12), (["--help"], 10)], ids=["list", "help"]
+)
+def test_reading_costs_a_few_bare_starts_of_python(
+    benchmark: Any, command: list[str], most: int
 ) -> None:
     start = [sys.executable, "-m", "reimpl"]
     environment = {**os.environ, "COLUMNS": "100"}
@@ -61,7 +64,7 @@ def test_reading_costs_at_most_ten_bare_starts_of_python(
     ours = statistics.median(mine / bare for mine, bare in pairs[2:])
     ratio(benchmark, f"reimpl {command[0]} / python -c pass", ours)
     benchmark.pedantic(lambda: run(*start, *command), rounds=3)
-    assert ours <= 10
+    assert ours <= most
 
 
 # LeNet-5
