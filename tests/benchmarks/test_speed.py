@@ -45,12 +45,9 @@ def digits(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
 # Commands that only read
 
 
-# A third of a start for each paper of the list: its claims are read and checked.
-@pytest.mark.parametrize(
-    ("command", "most"), [(["list"], 12), (["--help"], 10)], ids=["list", "help"]
-)
-def test_reading_costs_a_few_bare_starts_of_python(
-    benchmark: Any, command: list[str], most: int
+@pytest.mark.parametrize("command", [["list"], ["--help"]], ids=["list", "help"])
+def test_reading_costs_at_most_ten_bare_starts_of_python(
+    benchmark: Any, command: list[str]
 ) -> None:
     start = [sys.executable, "-m", "reimpl"]
     environment = {**os.environ, "COLUMNS": "100"}
@@ -64,7 +61,7 @@ def test_reading_costs_a_few_bare_starts_of_python(
     ours = statistics.median(mine / bare for mine, bare in pairs[2:])
     ratio(benchmark, f"reimpl {command[0]} / python -c pass", ours)
     benchmark.pedantic(lambda: run(*start, *command), rounds=3)
-    assert ours <= most
+    assert ours <= 10
 
 
 # LeNet-5
