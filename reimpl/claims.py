@@ -653,7 +653,7 @@ class _Reader:
             for item in value.values() if isinstance(value, Mapping) else value:
                 self.free(item, where)
             return value
-        if type(value) not in get_args(Scalar):
+        if type(value) not in _SCALARS:
             raise self.error(where, f"must be text, a number or true or false, is {value!r}")
         return self.scalar(type(value), value, where)
 
@@ -756,7 +756,8 @@ class _Reader:
         variant = self.read(Variant, values, where)
         if variant.recipe is not None:
             self.check_recipe(variant.recipe, where)
-        return replace(variant, settings=self.value(_hint(Mapping[str, Any]), own, where))
+        hints, _ = _schema(Variant)
+        return replace(variant, settings=self.value(hints["settings"], own, where))
 
     def check_recipe(self, recipe: Recipe, where: str) -> None:
         if len(recipe.betas) != 2 or not all(0 <= beta < 1 for beta in recipe.betas):

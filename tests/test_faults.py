@@ -80,9 +80,9 @@ def begin(paper: Path, runs: Path, *more: str) -> "subprocess.Popen[str]":
     )
 
 
-def first_thing(paper: Path, *lines: str, head: str = "def data(variant, sources, seeds):") -> None:
-    """Make the paper's `data`, or another function of it, begin with these lines."""
-    code = paper / "__init__.py"
+def first_thing(paper: Path, *lines: str) -> None:
+    """Make the paper's `data` begin with these lines."""
+    code, head = paper / "__init__.py", "def data(variant, sources, seeds):"
     assert f"{head}\n" in code.read_text()
     body = "".join(f"    {line}\n" for line in lines)
     code.write_text(code.read_text().replace(f"{head}\n", f"{head}\n{body}"))
