@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.disturbing import first_thing
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads: the suite has a process per core as it is
 
 
@@ -198,21 +200,14 @@ def dawdle(slow_paper: Path, tmp_path: Path) -> Path:
     So a test can stop a run in the middle of its training, however fast the machine is.
     """
     hold = tmp_path / "dawdle"
-    code = slow_paper / "__init__.py"
-    text = code.read_text()
-    for head, body in (
-        ("def data(variant, sources, seeds):", "    global SEED\n    SEED = seeds.seed"),
-        (
-            "def loss(model, batch):",
-            f"    if SEED == 1 and (hold := pathlib.Path({str(hold)!r})).exists():\n"
-            "        hold.with_name('trains').touch()\n"
-            "        time.sleep(0.05)",
-        ),
-    ):
-        assert f"{head}\n" in text
-        text = text.replace(f"{head}\n", f"{head}\n{body}\n")
-    code.write_text(
-        text.replace("import torch\n", "import pathlib\nimport time\n\nimport torch\n", 1)
+    first_thing(slow_paper, "global SEED", "SEED = seeds.seed")
+    first_thing(
+        slow_paper,
+        "import pathlib, time",
+        f"if SEED == 1 and (hold := pathlib.Path({str(hold)!r})).exists():",
+        "    hold.with_name('trains').touch()",
+        "    time.sleep(0.05)",
+        in_="def loss(model, batch):",
     )
     return hold
 

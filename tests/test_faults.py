@@ -2,8 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,14 @@ from typing import Any
 import psutil
 import pytest
 
-from reimpl.evidence import Result
 from reimpl.records import Store
 from reimpl.reproduction import Request, plan, reproduce
-
-RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
+from tests.disturbing import begin, command, first_thing, measured, wait_until
 
 
 def request(paper: Path, runs: Path, **more: Any) -> Request:
     settings = {"seeds": 2, "workers": 2, "wandb": "disabled", **more}
     return Request(paper="tiny", papers=(paper,), runs=runs, **settings)
-
-
-def measured(result: Result) -> dict[tuple[str, str, int], object]:
-    return {(r.part, r.variant, r.seed): dict(r.measurements) for r in result.evidence.records}
 
 
 EXPECTED: dict[str, object] = {}
@@ -54,38 +47,6 @@ def ended(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
-
-
-def command(paper: Path, runs: Path, *more: str) -> list[str]:
-    options = ["--papers", str(paper), "--runs", str(runs), "--wandb", "disabled", "--seeds", "2"]
-    return [sys.executable, "-c", RUN, "reproduce", "tiny", *options, *more]
-
-
-def begin(paper: Path, runs: Path, *more: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command(paper, runs, *more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # a shell starts what runs in its background with Ctrl-C ignored, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def first_thing(paper: Path, *lines: str) -> None:
-    """Make the paper's `data` begin with these lines."""
-    code, head = paper / "__init__.py", "def data(variant, sources, seeds):"
-    assert f"{head}\n" in code.read_text()
-    body = "".join(f"    {line}\n" for line in lines)
-    code.write_text(code.read_text().replace(f"{head}\n", f"{head}\n{body}"))
 
 
 def checkpoints(runs: Path) -> list[Path]:

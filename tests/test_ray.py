@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,9 @@ from ray.cluster_utils import Cluster
 from reimpl.engines import check_ray, cluster
 from reimpl.engines import ray as engine
 from reimpl.errors import RequestError
-from reimpl.evidence import Result
 from reimpl.jobs import Job
 from reimpl.reproduction import Request, plan, reproduce
+from tests.disturbing import begin, first_thing, measured, wait_until
 
 MEMORY = 4 * 2**30
 NODE: dict[str, Any] = {"num_cpus": 1, "memory": MEMORY, "object_store_memory": 80_000_000}
@@ -30,20 +30,6 @@ NODE: dict[str, Any] = {"num_cpus": 1, "memory": MEMORY, "object_store_memory": 
 def request(paper: Path, runs: Path, **more: Any) -> Request:
     settings = {"seeds": 2, "wandb": "disabled", "engine": "ray", **more}
     return Request(paper="tiny", papers=(paper,), runs=runs, **settings)
-
-
-def measured(result: Result) -> dict[tuple[str, str, int], object]:
-    return {
-        (r.part, r.variant, r.seed): (dict(r.measurements), dict(r.curves))
-        for r in result.evidence.records
-    }
-
-
-def first_thing(paper: Path, *lines: str) -> None:
-    """Make the paper's `data` begin with these lines."""
-    code, head = paper / "__init__.py", "def data(variant, sources, seeds):"
-    body = "".join(f"    {line}\n" for line in lines)
-    code.write_text(code.read_text().replace(f"{head}\n", f"{head}\n{body}"))
 
 
 @pytest.fixture
@@ -64,29 +50,6 @@ def kill(nodes: Cluster, name: str) -> None:
     for process in (raylet, *raylet.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
-
-
-RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
-
-
-def begin(paper: Path, runs: Path, *more: str) -> "subprocess.Popen[str]":
-    options = ["--papers", str(paper), "--runs", str(runs), "--wandb", "disabled", "--seeds", "2"]
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, "reproduce", "tiny", "--engine", "ray", *options, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # a shell starts what runs in its background with Ctrl-C ignored, and that is inherited
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
 
 
 def nothing(paper: Path) -> None:
@@ -144,7 +107,7 @@ def test_ctrl_c_keeps_what_is_done_and_checkpoints_and_the_same_command_goes_on(
     runs, trains = tmp_path / "b", dawdle.with_name("trains")
     again = request(slow_paper, runs, address=two_nodes.address)
     dawdle.touch()
-    driver = begin(slow_paper, runs, "--address", str(two_nodes.address))
+    driver = begin(slow_paper, runs, "--engine", "ray", "--address", str(two_nodes.address))
     wait_until(lambda: list(runs.glob("tiny*/two-inputs/0-*.json")))
     trains.unlink(missing_ok=True)  # a probe may have trained before
     wait_until(trains.exists)
@@ -306,7 +269,7 @@ def test_an_address_that_does_not_answer_is_one_line_within_20_seconds(
 ) -> None:
     address = request.getfixturevalue(there)
     began = time.monotonic()
-    driver = begin(tiny_paper, tmp_path / "runs", "--address", address)
+    driver = begin(tiny_paper, tmp_path / "runs", "--engine", "ray", "--address", address)
     _, said = driver.communicate(timeout=60)
     assert driver.returncode == 2
     assert time.monotonic() - began < 20

@@ -288,7 +288,6 @@ def test_a_gpu_has_one_job_at_a_time_unless_told_otherwise(paper: Path) -> None:
 # Several nodes
 
 
-RUN = "import sys; from reimpl.cli import main; sys.argv = ['reimpl', *sys.argv[1:]]; main()"
 ROOT = Path(__file__).parents[1]
 
 
@@ -301,7 +300,7 @@ def nodes(papers: Sequence[Path], runs: Path, *more: str) -> list[tuple[int, str
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     begun = [
         subprocess.Popen(
-            [sys.executable, "-c", RUN, "reproduce", "tiny", *words, "--papers", str(paper)],
+            [sys.executable, "-m", "reimpl", "reproduce", "tiny", *words, "--papers", str(paper)],
             env={**os.environ, **meeting, "NODE_RANK": str(node), "REIMPL_RUNS": f"{runs}/{node}"},
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
