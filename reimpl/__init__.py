@@ -76,7 +76,7 @@ def judge(claims: Path | str, measurements: Path | str) -> list[Verdict]:
     """
     from pathlib import Path
 
-    from reimpl.claims import load_claims
     from reimpl.external import judge_external, read_measurements
+    from reimpl.reading import load_claims
 
     return judge_external(load_claims(Path(claims)), read_measurements(Path(measurements)))

@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from reimpl import registry
-from reimpl.claims import (
-    Claims,
-    Scalar,
-    Variant,
-    apply_overrides,
-    foreign_variants,
-    own_variants_of,
-)
+from reimpl.claims import Claims, Scalar, Variant, foreign_variants, own_variants_of
 from reimpl.errors import ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
+from reimpl.reading import apply_overrides
 from reimpl.records import (
     Keys,
     Record,

@@ -15,8 +15,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant, apply_overrides
+from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant
 from reimpl.errors import ReimplError, RequestError, RunError, near
+from reimpl.reading import apply_overrides
 from reimpl.records import Record, Store, environment
 from reimpl.registry import Entry
 

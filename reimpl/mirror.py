@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reimpl.claims import Cost, Variant, apply_overrides
+from reimpl.claims import Cost, Variant
 from reimpl.engines import Event
 from reimpl.evidence import Result
 from reimpl.jobs import Job
+from reimpl.reading import apply_overrides
 from reimpl.records import Record
 from reimpl.registry import Entry
 

@@ -20,8 +20,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from reimpl.claims import Claims, load_claims
+from reimpl.claims import Claims
 from reimpl.errors import PaperError, ReimplError, near
+from reimpl.reading import load_claims
 
 if TYPE_CHECKING:
     from reimpl.paper import Paper  # it imports torch

@@ -11,19 +11,9 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reimpl.claims import (
-    Claims,
-    Printed,
-    Property,
-    Scalar,
-    Value,
-    Variant,
-    apply_overrides,
-    kind_of,
-    load_claims,
-    variants_of,
-)
+from reimpl.claims import Claims, Printed, Property, Scalar, Value, Variant, kind_of, variants_of
 from reimpl.errors import ClaimsError, RequestError
+from reimpl.reading import apply_overrides, load_claims
 
 WHOLE = """
 [paper]

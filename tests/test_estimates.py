@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from reimpl.claims import Claims, load_claims
+from reimpl.claims import Claims
 from reimpl.engines import Event, Room, at_once
 from reimpl.estimates import Estimator, Planned, Want, peak_memory_mb, wall_seconds, within
 from reimpl.jobs import Job, Probe
+from reimpl.reading import load_claims
 from reimpl.registry import Entry, find
 from reimpl.reproduction import Request, plan, plans, reproduce
 

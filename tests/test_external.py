@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from reimpl.claims import Claims, load_claims
+from reimpl.claims import Claims
 from reimpl.errors import RequestError
 from reimpl.external import Measurement, judge_external, read_measurements
+from reimpl.reading import load_claims
 
 CLAIMS = """
 [paper]

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from reimpl import registry
-from reimpl.claims import Exact, Metric, Order, Printed, Value, load_claims
+from reimpl.claims import Exact, Metric, Order, Printed, Value
 from reimpl.errors import ClaimsError, DataError, PaperError
 from reimpl.evidence import judged
 from reimpl.inference import mean_sd, t_quantile
 from reimpl.paper import Seeds
+from reimpl.reading import load_claims
 from reimpl.reproduction import Request, plan, reproduce
 from reimpl.verdict import Verdict, judge
 

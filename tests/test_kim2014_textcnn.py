@@ -15,9 +15,10 @@ from papers.kim2014_textcnn.data import clean
 from papers.kim2014_textcnn.model import PAD, TextCNN, shortened
 from papers.kim2014_textcnn.train import BATCH, arrange, fit, update
 from reimpl import data
-from reimpl.claims import Variant, load_claims
+from reimpl.claims import Variant
 from reimpl.errors import DataError
 from reimpl.paper import Context, Data, Seeds
+from reimpl.reading import load_claims
 
 CLAIMS = load_claims(Path(__file__).parents[1] / "papers" / "kim2014_textcnn" / "claims.toml")
 WORDS, LONGEST, EPOCHS = 400, 12, 3

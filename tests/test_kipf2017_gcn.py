@@ -21,9 +21,10 @@ from papers.kipf2017_gcn.model import (
 )
 from papers.kipf2017_gcn.sparse import Product
 from reimpl import data
-from reimpl.claims import Claims, Variant, load_claims
+from reimpl.claims import Claims, Variant
 from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds
+from reimpl.reading import load_claims
 
 FOLDER = Path(__file__).parents[1] / "papers" / "kipf2017_gcn"
 graphs = pytest.mark.parametrize("name", ["cora", "citeseer"])

@@ -12,9 +12,10 @@ from torch.nn import functional
 from papers.nanda2023_grokking import PAPER, train
 from papers.nanda2023_grokking.fourier import F, key_frequencies, measures, one_frequency
 from papers.nanda2023_grokking.model import PAIRS, SUMS, D, H, P, Transformer, cross_entropy
-from reimpl.claims import Variant, load_claims
+from reimpl.claims import Variant
 from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds
+from reimpl.reading import load_claims
 
 CLAIMS = load_claims(Path(__file__).parent.parent / "papers/nanda2023_grokking/claims.toml")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reimpl.claims import load_claims
+from reimpl.reading import load_claims
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reimpl.claims import Claims, load_claims
+from reimpl.claims import Claims
 from reimpl.errors import RecordError
+from reimpl.reading import load_claims
 from reimpl.records import (
     Record,
     Store,

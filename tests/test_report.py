@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from reimpl import report
-from reimpl.claims import Claims, load_claims
+from reimpl.claims import Claims
 from reimpl.engines import Room
 from reimpl.errors import PaperError
 from reimpl.estimates import Planned
 from reimpl.evidence import BestBaseline, Evidence, Result
 from reimpl.jobs import Job
+from reimpl.reading import load_claims
 from reimpl.records import Record
 from reimpl.registry import Entry, entries, find
 from reimpl.report.text import decimals, spread_decimals

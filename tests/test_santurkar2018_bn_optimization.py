@@ -13,9 +13,10 @@ from papers.santurkar2018_bn_optimization.data import moments
 from papers.santurkar2018_bn_optimization.model import DLN, Noise, slope
 from papers.santurkar2018_bn_optimization.train import fit, look
 from reimpl import context
-from reimpl.claims import Variant, load_claims
+from reimpl.claims import Variant
 from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds
+from reimpl.reading import load_claims
 
 CLAIMS = load_claims(Path(__file__).parent.parent / "papers" / PAPER.slug / "claims.toml")
 

@@ -14,9 +14,10 @@ from papers.wang2012_nbsvm.model import (
 )
 from papers.wang2012_nbsvm.texts import features, indicators
 from reimpl import data
-from reimpl.claims import Claims, load_claims
+from reimpl.claims import Claims
 from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds
+from reimpl.reading import load_claims
 
 FOLDER = Path(__file__).parents[1] / "papers" / "wang2012_nbsvm"
 

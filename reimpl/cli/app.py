@@ -244,8 +244,8 @@ def judge(
     reimpl judge claims.toml --measurements numbers.csv --json
     """  # noqa: D301  (the character itself keeps the lines apart)
     from reimpl import report
-    from reimpl.claims import load_claims
     from reimpl.external import judge_external, read_measurements
+    from reimpl.reading import load_claims
 
     read = load_claims(claims)
     verdicts = judge_external(read, read_measurements(measurements))

@@ -14,9 +14,10 @@ from torch.nn import functional
 import papers.kipf2017_gcn as gcn
 from papers.kipf2017_gcn.data import Graph
 from reimpl import data
-from reimpl.claims import Variant, load_claims
+from reimpl.claims import Variant
 from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds, Sources
+from reimpl.reading import load_claims
 
 CLAIMS = Path(__file__).parents[2] / "papers" / "kipf2017_gcn" / "claims.toml"
 RUNS, ROUNDS = 100, 3

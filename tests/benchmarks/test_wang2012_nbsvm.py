@@ -11,9 +11,10 @@ import pytest
 
 from papers.wang2012_nbsvm import PAPER, labelled, texts
 from reimpl import data
-from reimpl.claims import Claims, load_claims
+from reimpl.claims import Claims
 from reimpl.context import RunContext
 from reimpl.paper import Data, Seeds, Sources
+from reimpl.reading import load_claims
 
 CLAIMS = Path(__file__).parents[2] / "papers" / "wang2012_nbsvm" / "claims.toml"
 DATASETS, FOLDS = ("mr", "mpqa", "cr", "subj"), 10
