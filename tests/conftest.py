@@ -207,7 +207,7 @@ def dawdle(slow_paper: Path, tmp_path: Path) -> Path:
         f"if SEED == 1 and (hold := pathlib.Path({str(hold)!r})).exists():",
         "    hold.with_name('trains').touch()",
         "    time.sleep(0.05)",
-        in_="def loss(model, batch):",
+        of="def loss(model, batch):",
     )
     return hold
 

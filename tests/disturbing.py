@@ -36,13 +36,13 @@ def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def first_thing(paper: Path, *lines: str, in_: str = "def data(variant, sources, seeds):") -> None:
+def first_thing(paper: Path, *lines: str, of: str = "def data(variant, sources, seeds):") -> None:
     """Make a function of the paper begin with these lines."""
     code = paper / "__init__.py"
     text = code.read_text()
-    assert f"{in_}\n" in text
+    assert f"{of}\n" in text
     body = "".join(f"    {line}\n" for line in lines)
-    code.write_text(text.replace(f"{in_}\n", f"{in_}\n{body}"))
+    code.write_text(text.replace(f"{of}\n", f"{of}\n{body}"))
 
 
 def measured(result: Result) -> dict[tuple[str, str, int], object]:
