@@ -1,3 +1,4 @@
+import gc
 import json
 import math
 import os
@@ -8,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -363,14 +363,6 @@ def test_a_point_that_wandb_refuses_does_not_cost_the_run(
     assert said == ["W&B: ValueError: refused"]
 
 
-def cost_of_a_point(tracker: Tracker, run_id: str, points: int) -> float:
-    """Seconds of this thread; take the median of several, for a busy machine spoils some."""
-    before = time.thread_time()
-    for step in range(points):
-        tracker.point(run_id, step, {"loss": 1.0, "error": 1.0})
-    return (time.thread_time() - before) / points
-
-
 def test_a_wandb_that_hangs_costs_the_caller_microseconds_and_thins_the_points(
     tmp_path: Path, fake_wandb: Callable[..., None]
 ) -> None:
@@ -378,23 +370,38 @@ def test_a_wandb_that_hangs_costs_the_caller_microseconds_and_thins_the_points(
     said: list[str] = []
     tracker = Tracker(tmp_path, "offline", say=said.append)
     begin(tracker)
-    batches = [cost_of_a_point(tracker, "run", 200) for _ in range(4 * WAITING // 200)]
+    values, points, before = {"loss": 1.0}, 4 * WAITING, time.thread_time()
+    for step in range(points):
+        tracker.point("run", step, values)
+    cost = (time.thread_time() - before) / points
     waiting, before = tracker._queue.qsize(), time.monotonic()
     tracker.close(timeout=1.0)
-    assert time.monotonic() - before < 30.0
-    assert median(batches) < 50e-6
+    assert time.monotonic() - before < 3.0
+    assert cost < 50e-6
     assert waiting <= WAITING
     assert [line.split(": ")[1].split(" ")[0] for line in said] == ["it", "1"]
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No garbage is collected: one pass over a process of the suite takes a third of a second."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
 def test_a_point_costs_the_caller_microseconds(tmp_path: Path) -> None:
-    batches = []
     with Tracker(tmp_path, "offline", say=pytest.fail) as tracker:
+        before = time.thread_time()
         for run in range(20):
             begin(tracker, str(run))
-            batches.append(cost_of_a_point(tracker, str(run), 200))
+            for step in range(200):
+                tracker.point(str(run), step, {"test/error": 1.0, "train/error": 1.0})
+        cost = (time.thread_time() - before) / (20 * 200)
+        for run in range(20):
             tracker.finish(str(run), measurements={"test/error": 1.0})
-    assert median(batches) < 50e-6
+    assert cost < 50e-6
 
 
 @pytest.mark.parametrize("process", ["mirror", "service"])
