@@ -373,7 +373,7 @@ def _miscounts(entry: Entry) -> Iterator[tuple[Exact, str]]:
 
 
 def _miscounted(claim: Exact, claims: Claims, counted: "Measurements") -> str | None:
-    from reimpl.verdict import judge
+    from reimpl.judging import judge
 
     if claim.metric not in counted:
         return f"`counts` gives no '{claim.metric}' for variant '{claim.variant}'"

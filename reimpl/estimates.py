@@ -12,9 +12,10 @@ from statistics import median
 
 from reimpl.claims import Claims
 from reimpl.engines import Event, Room, at_once
+from reimpl.environment import environment
 from reimpl.errors import DataError
 from reimpl.jobs import BASELINE_SECONDS, Job, JobPart, Probe
-from reimpl.records import Record, environment
+from reimpl.records import Record
 
 PACKING_PAYS = 60.0
 """Seconds of work from which on it is worth trying how a variant is packed best."""

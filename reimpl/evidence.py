@@ -10,18 +10,12 @@ from reimpl import registry
 from reimpl.claims import Claims, Scalar, Variant, foreign_variants, own_variants_of
 from reimpl.errors import ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
+from reimpl.judging import LOOKS, judge_all, judge_in_looks
+from reimpl.keys import Keys, key_parts
 from reimpl.reading import apply_overrides
-from reimpl.records import (
-    Keys,
-    Record,
-    Store,
-    key_parts,
-    no_collecting,
-    read_measured,
-    write_measured,
-)
+from reimpl.records import Record, Store, no_collecting, read_measured, write_measured
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, LOOKS, Verdict, judge_all, judge_in_looks
+from reimpl.verdict import DECIDED, Verdict
 
 Where = Literal["local", "committed"]
 

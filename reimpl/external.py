@@ -16,7 +16,8 @@ from typing import Any
 
 from reimpl.claims import Claims
 from reimpl.errors import RequestError, near
-from reimpl.verdict import Verdict, judge_all
+from reimpl.judging import judge_all
+from reimpl.verdict import Verdict
 
 COLUMNS = ("variant", "seed", "metric", "value")
 WORDS = {"true": 1.0, "false": 0.0, "inf": math.inf, "+inf": math.inf, "infinity": math.inf}

@@ -7,7 +7,7 @@ from reimpl import registry
 from reimpl.errors import RequestError
 from reimpl.evidence import current_keys
 from reimpl.jobs import Job
-from reimpl.records import changed
+from reimpl.keys import changed
 from reimpl.registry import Entry
 from reimpl.reproduction import Request
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant
+from reimpl.environment import environment
 from reimpl.errors import ReimplError, RequestError, RunError, near
 from reimpl.reading import apply_overrides
-from reimpl.records import Record, Store, environment
+from reimpl.records import Record, Store
 from reimpl.registry import Entry
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from reimpl.jobs import Job
 from reimpl.reading import apply_overrides
 from reimpl.records import Record
 from reimpl.registry import Entry
+from reimpl.verdict import to_json
 
 
 class Mirror:
@@ -91,8 +92,6 @@ class Mirror:
 
     def verdict(self, result: Result) -> None:
         """Send the verdicts, with the curves and record files that they rest on."""
-        from reimpl.verdict import to_json
-
         curves: dict[str, dict[int, list[list[float]]]] = {}
         for record in result.evidence.records:
             if not self.entry.claims.variants.get(record.variant, _NO_VARIANT).vectorised:

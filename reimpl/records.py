@@ -1,4 +1,4 @@
-"""Keep runs: one JSON file each, found again by a key that hashes what decides a run's outcome.
+"""Keep runs: one JSON file each, found again by its key.
 
     root/<paper>/<variant>/<seed>-<key8>.json             a run that gave a result
     root/<paper>/<variant>/counts-<seed>-<key8>.json      one of part `counts`, or `baseline`
@@ -11,20 +11,14 @@
 A file is written under a temporary name, synced and renamed: after a crash it is whole or absent.
 """
 
-import ast
 import gc
 import json
 import os
-import platform
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
-from functools import cache, lru_cache
-from hashlib import sha256
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import inf, isfinite, isnan
 from operator import attrgetter
@@ -33,7 +27,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from urllib.parse import quote
 
-from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Variant
+from reimpl.claims import Scalar
 from reimpl.errors import RecordError
 from reimpl.index import BLOCK, Index, Row, Stamp
 
@@ -46,8 +40,6 @@ Curve = list[list[float]]
 """Points [step, value]."""
 
 SCHEMA = 1
-KEY_SCHEMA = 1
-"""Raised when the harness itself changes what a run computes."""
 CURVE_POINTS = 25
 """Points of a curve in `measured.jsonl`."""
 STALE_SECONDS = 3600
@@ -97,7 +89,7 @@ class Record:
         """
         what = f"record {self.paper}/{self.variant} seed {self.seed}"
         table = {name: getattr(self, name) for name in _TYPES}
-        return json.dumps(_encode(table, what), allow_nan=False, separators=(",", ":"))
+        return json.dumps(strict(table, what), allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -186,15 +178,24 @@ def _check(table: Any) -> None:
         raise RecordError(f"part is {table['part']!r} and status {table['status']!r}")
 
 
-def _encode(value: Any, what: str) -> Any:
+def strict(value: Any, what: str) -> Any:
+    """The value as strict JSON takes it: infinities are the texts "inf" and "-inf".
+
+    Args:
+        value: of mappings, sequences, texts and numbers.
+        what: it is, for the message.
+
+    Raises:
+        RecordError: a number is NaN.
+    """
     if isinstance(value, float) and not isfinite(value):
         if isnan(value):
             raise RecordError(f"{what}: a number is NaN; a run that gives NaN is an error")
         return "inf" if value > 0 else "-inf"
     if isinstance(value, Mapping):
-        return {str(k): _encode(v, f"{what}: '{k}'") for k, v in value.items()}
+        return {str(k): strict(v, f"{what}: '{k}'") for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(item, what) for item in value]
+        return [strict(item, what) for item in value]
     return value
 
 
@@ -228,247 +229,6 @@ def _refuse(constant: str) -> None:
 
 
 _STRICT = json.JSONDecoder(parse_constant=_refuse)
-
-
-# What decides a run
-
-
-def key_parts(
-    *,
-    claims: Claims,
-    variant: Variant,
-    seed: int,
-    part: Part,
-    overrides: Mapping[str, Scalar],
-    folder: Path,
-    model_file: Path | None,
-    data: str,
-) -> dict[str, str]:
-    """What decides a run's outcome, by name.
-
-    Nothing incidental is in it: README, order of variants, published numbers, margins, paths.
-
-    Args:
-        claims: the paper's; only how a metric is reached counts, or scored for a baseline.
-        variant: its id, recipe and settings count.
-        seed: of the run.
-        part: of the run.
-        overrides: what `--set` changed.
-        folder: the code of all its Python files counts, not its formatting or docstrings.
-        model_file: further code that counts: somebody's own model, or the folder of the baselines.
-        data: the fingerprint of the data, empty when there are none.
-    """
-    return {
-        "schema": str(KEY_SCHEMA),
-        "part": part,
-        "seed": str(seed),
-        "variant": _digest([variant.id, _recipe(variant), variant.settings, *_folds(variant)]),
-        "metrics": _digest(_metric_rules(claims, part)),
-        "overrides": _canonical(overrides),
-        "paper_code": _code_digest(folder),
-        "model": "the paper's" if model_file is None else _code_digest(model_file),
-        "data": data,
-        "torch": _version("torch") or "none",
-        "numpy": _version("numpy") or "none",
-    }
-
-
-def key(parts: Mapping[str, str]) -> str:
-    """The SHA-256 of the parts, in hex."""
-    return sha256(_canonical(parts).encode()).hexdigest()
-
-
-class Keys:
-    """The keys of runs that differ in nothing but their seed; what comes before it hashed once."""
-
-    def __init__(self, parts: Mapping[str, str]) -> None:
-        self.parts = parts
-        text = _canonical({**parts, "seed": ""})
-        before, mark, after = text.partition('"seed":"')  # inside a value its quotes are escaped
-        self._before = sha256(f"{before}{mark}".encode())
-        self._after = after
-
-    def key(self, seed: int) -> str:
-        """The same as `key` of the parts with this seed."""
-        digest = self._before.copy()
-        digest.update(f"{seed}{self._after}".encode())
-        return digest.hexdigest()
-
-    def __call__(self, seed: int) -> tuple[str, dict[str, str]]:
-        """The key of this seed, and its parts."""
-        return self.key(seed), {**self.parts, "seed": str(seed)}
-
-
-_WORDS = {
-    "schema": "the harness's rules for runs",
-    "variant": "the variant's recipe or settings",
-    "metrics": "how a metric of claims.toml is reached or scored",
-    "paper_code": "the paper's code",
-    "model": "the code of the model",
-    "data": "the data",
-}
-_SHOWN = ("part", "seed", "overrides", "torch", "numpy", "schema")
-"""Parts that say something to a reader; the others are digests."""
-
-
-def changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """In words, what differs between the parts of two keys.
-
-    >>> changed({"torch": "2.12.0", "seed": "3"}, {"torch": "2.13.0", "seed": "3"})
-    ['torch changed: 2.12.0 → 2.13.0']
-    """
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        was, now = old.get(name, "none"), new.get(name, "none")
-        if was != now:
-            arrow = f": {was} → {now}" if name in _SHOWN else ""
-            found.append(f"{_WORDS.get(name, name)} changed{arrow}")
-    return found
-
-
-def _folds(variant: Variant) -> list[int]:
-    return [variant.folds] if variant.folds > 1 else []
-
-
-def _recipe(variant: Variant) -> Mapping[str, Any]:
-    recipe = variant.recipe
-    values = {f.name: getattr(recipe, f.name) for f in fields(recipe)} if recipe else {}
-    # the usual numbers came later than many a record, whose key stays
-    return {k: v for k, v in values.items() if k not in USUAL_NUMBERS or v != USUAL_NUMBERS[k]}
-
-
-def _metric_rules(claims: Claims, part: Part) -> Mapping[str, Any]:
-    """What the harness derives by the metric blocks: steps to a target, a baseline's score."""
-    if part == "baseline":
-        return {m.name: [m.split, m.score] for m in claims.metrics.values() if m.score}
-    return {
-        m.name: [m.reaches.curve, m.reaches.target, claims.metrics[m.reaches.curve].better]
-        for m in claims.metrics.values()
-        if m.reaches
-    }
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(_encode(value, "key"), sort_keys=True, separators=(",", ":"))
-
-
-def _digest(value: Any) -> str:
-    return sha256(_canonical(value).encode()).hexdigest()[:16]
-
-
-def _code_digest(place: Path) -> str:
-    """A hash of what the Python in a file or folder says."""
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-    root = place if place.is_dir() else place.parent
-    try:
-        return _digest({path.relative_to(root).as_posix(): _file_digest(path) for path in files})
-    except OSError as error:
-        raise RecordError(f"{error.filename}: cannot be read: {error.strerror}") from None
-
-
-def _file_digest(path: Path) -> str:
-    status = path.stat()
-    return _parsed_digest(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=1024)
-def _parsed_digest(path: Path, _mtime: int, _size: int) -> str:
-    """Of the statements, without comments, docstrings and layout; of the bytes if not Python."""
-    text = path.read_bytes()
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):
-        return sha256(text).hexdigest()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [statement for statement in node.body if not _is_text(statement)]
-    return sha256(ast.unparse(tree).encode(errors="surrogatepass")).hexdigest()
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    """A docstring, or a text below a field: neither does anything."""
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
-
-
-# Where it ran
-
-
-def environment(folder: Path | None = None) -> dict[str, Any]:
-    """Versions, machine and the git state of `folder`; names no person, host or path."""
-    return {**_machine(), "threads": _threads(), "gpu": _gpu(), **_git(folder)}
-
-
-@cache
-def _machine() -> Mapping[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "torch": _version("torch"),
-        "numpy": _version("numpy"),
-        "lightning": _version("pytorch-lightning"),
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": _cores(),
-    }
-
-
-@cache
-def _version(package: str) -> str | None:
-    from importlib import metadata  # 25 ms, which commands that only read need not pay
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if named:
-            return named[1].strip()
-    if sys.platform == "darwin":
-        return _said("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
-    return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _threads() -> int | None:
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else None
-
-
-def _gpu() -> str | None:
-    torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
-
-
-@cache
-def _git(folder: Path | None) -> Mapping[str, Any]:
-    """The commit, and whether anything beside it was changed."""
-    where = ("-C", str(folder)) if folder else ()
-    said = _said("git", "--no-optional-locks", *where, "status", "--porcelain=v2", "--branch")
-    commit = re.match(r"# branch\.oid ([0-9a-f]+)$", said or "", re.MULTILINE)
-    if said is None or commit is None:
-        return {"git_commit": None, "git_dirty": None}
-    dirty = any(not line.startswith("#") for line in said.splitlines())
-    return {"git_commit": commit[1], "git_dirty": dirty}
-
-
-def _said(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 # Many runs

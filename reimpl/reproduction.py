@@ -27,10 +27,12 @@ from reimpl.errors import RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
 from reimpl.evidence import Evidence, Result, current_keys, judged, spent_on
 from reimpl.jobs import Job, JobPart, check_shared, failed, sources_read
+from reimpl.judging import LOOKS
+from reimpl.keys import Keys, changed
 from reimpl.mirror import Mirror
-from reimpl.records import Keys, Record, Store, changed, read_measured
+from reimpl.records import Record, Store, read_measured
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, LOOKS, Verdict
+from reimpl.verdict import DECIDED, Verdict
 
 BASELINE_SEEDS = 5
 """Runs of a baseline where a split is small; with a thousand test items one run says enough."""

@@ -12,10 +12,11 @@ from reimpl.claims import Exact, Metric, Order, Printed, Value
 from reimpl.errors import ClaimsError, DataError, PaperError
 from reimpl.evidence import judged
 from reimpl.inference import mean_sd, t_quantile
+from reimpl.judging import judge
 from reimpl.paper import Seeds
 from reimpl.reading import load_claims
 from reimpl.reproduction import Request, plan, reproduce
-from reimpl.verdict import Verdict, judge
+from reimpl.verdict import Verdict
 
 CODE = '''"""Guesses the class that is more common among the rows to learn from."""
 

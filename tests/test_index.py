@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from reimpl import records as module
 from reimpl.errors import RecordError
 from reimpl.index import MARK, SPARE
-from reimpl.records import Keys, Record, Store, key
+from reimpl.keys import Keys, key
+from reimpl.records import Record, Store
 
 PARTS = {"seed": "3", "torch": "2.13.0", "overrides": '{"seed":"0"}'}
 SIMPLE = Record(

@@ -12,12 +12,13 @@ from reimpl.errors import PaperError
 from reimpl.estimates import Planned
 from reimpl.evidence import BestBaseline, Evidence, Result
 from reimpl.jobs import Job
+from reimpl.judging import judge_all
 from reimpl.reading import load_claims
 from reimpl.records import Record
 from reimpl.registry import Entry, entries, find
 from reimpl.report.text import decimals, spread_decimals
 from reimpl.reproduction import Plan, Request
-from reimpl.verdict import Verdict, judge_all
+from reimpl.verdict import Verdict
 
 CLAIMS = """
 [paper]

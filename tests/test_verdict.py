@@ -29,17 +29,9 @@ from reimpl.claims import (
     Variant,
 )
 from reimpl.errors import ClaimsError
-from reimpl.verdict import (
-    LEVELS,
-    LOOKS,
-    Verdict,
-    cv_star,
-    default_margin,
-    judge,
-    judge_all,
-    level_at,
-    to_json,
-)
+from reimpl.inference import cv_star
+from reimpl.judging import LEVELS, LOOKS, default_margin, judge, judge_all, level_at
+from reimpl.verdict import Verdict, to_json
 
 TOLD: dict[str, Any] = {
     "id": "c",
@@ -978,6 +970,6 @@ def test_a_verdict_carries_what_a_report_says_about_its_claim() -> None:
 
 
 def test_importing_the_module_loads_neither_torch_nor_scipy() -> None:
-    code = "import sys, reimpl.verdict; print([m for m in ('torch', 'scipy') if m in sys.modules])"
+    code = "import sys, reimpl.judging; print([m for m in ('torch', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -21,7 +21,8 @@ from reimpl.claims import (
     Trend,
     Value,
 )
-from reimpl.verdict import Verdict, default_margin, judge, to_json
+from reimpl.judging import default_margin, judge
+from reimpl.verdict import Verdict, to_json
 
 TOLD: dict[str, Any] = {
     "id": "c",

@@ -22,7 +22,7 @@ from reimpl.claims import (
     Trend,
     Value,
 )
-from reimpl.verdict import LOOKS, judge, level_at
+from reimpl.judging import LOOKS, judge, level_at
 
 TOLD: dict[str, Any] = {
     "id": "c",

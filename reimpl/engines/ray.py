@@ -37,9 +37,10 @@ from reimpl import data, jobs
 from reimpl.claims import Source
 from reimpl.engines import Event, Room, cluster
 from reimpl.engines.processes import GRACE, TRIES
+from reimpl.environment import environment
 from reimpl.errors import RecordError, ReimplError, RequestError
 from reimpl.jobs import Job, sources_read
-from reimpl.records import Record, environment
+from reimpl.records import Record
 from reimpl.registry import Entry
 
 NODES = 10

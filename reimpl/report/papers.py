@@ -163,7 +163,7 @@ def _worded(value: Any) -> str:
 
 def claim_json(claims: Claims, name: str) -> dict[str, Any]:
     """One claim in full; the margin is the one that is used."""
-    from reimpl.verdict import default_margin
+    from reimpl.judging import default_margin
 
     claim = claims.claim(name)
     metric = claims.metrics[claim.metric]

@@ -23,13 +23,14 @@ from reimpl.report.text import (
     spread_decimals,
     title,
 )
+from reimpl.verdict import Verdict
+from reimpl.verdict import to_json as verdict_json
 
 if TYPE_CHECKING:
     from reimpl.claims import Claim
     from reimpl.evidence import BestBaseline, Evidence, Result, Spent
     from reimpl.records import Record
     from reimpl.registry import Entry
-    from reimpl.verdict import Verdict  # it imports numpy, which `reimpl list` does without
 
 Measured = Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]
 """Metric → variant → seed → value."""
@@ -363,11 +364,10 @@ def verdicts_json(
     verdicts: Iterable[Verdict], baselines: Mapping[str, BestBaseline] | None = None
 ) -> list[dict[str, Any]]:
     """Verdicts as strict JSON takes them, each with the best baseline of its claim."""
-    from reimpl.verdict import to_json as one
-
     best = baselines or {}
     return [
-        {**one(v), "best_baseline": asdict(best[v.id]) if v.id in best else None} for v in verdicts
+        {**verdict_json(v), "best_baseline": asdict(best[v.id]) if v.id in best else None}
+        for v in verdicts
     ]
 
 

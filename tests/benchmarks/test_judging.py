@@ -21,7 +21,7 @@ from reimpl.claims import (
     Value,
     Variant,
 )
-from reimpl.verdict import judge_all
+from reimpl.judging import judge_all
 
 CLAIMS, VARIANTS, SEEDS = 1000, 200, 10
 METRICS = ("test/error", "sweeps", "parameters", "solved", "seconds")

@@ -1,0 +1,87 @@
+"""Where a run was made: versions, machine and commit; no person, host or path."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+def environment(folder: Path | None = None) -> dict[str, Any]:
+    """Versions, machine and the git state of `folder`; names no person, host or path."""
+    return {**_machine(), "threads": _threads(), "gpu": _gpu(), **_git(folder)}
+
+
+@cache
+def _machine() -> Mapping[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "lightning": version("pytorch-lightning"),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": _cores(),
+    }
+
+
+@cache
+def version(package: str) -> str | None:
+    """Of an installed package."""
+    from importlib import metadata  # 25 ms, which commands that only read need not pay
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    with suppress(OSError):
+        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if named:
+            return named[1].strip()
+    if sys.platform == "darwin":
+        return _said("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+
+
+@cache
+def _git(folder: Path | None) -> Mapping[str, Any]:
+    """The commit, and whether anything beside it was changed."""
+    where = ("-C", str(folder)) if folder else ()
+    said = _said("git", "--no-optional-locks", *where, "status", "--porcelain=v2", "--branch")
+    commit = re.match(r"# branch\.oid ([0-9a-f]+)$", said or "", re.MULTILINE)
+    if said is None or commit is None:
+        return {"git_commit": None, "git_dirty": None}
+    dirty = any(not line.startswith("#") for line in said.splitlines())
+    return {"git_commit": commit[1], "git_dirty": dirty}
+
+
+def _said(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
