@@ -29,7 +29,7 @@ from reimpl.evidence import Evidence, Result, current_keys, judged, spent_on
 from reimpl.jobs import Job, JobPart, check_shared, failed, sources_read
 from reimpl.judging import LOOKS
 from reimpl.keys import Keys, changed
-from reimpl.mirror import Mirror
+from reimpl.logger import RunLogger
 from reimpl.records import Record, Store, read_measured
 from reimpl.registry import Entry
 from reimpl.verdict import DECIDED, Verdict
@@ -494,14 +494,14 @@ def reproduce(
         Tracker(request.root, mode, say=say) as tracker,
         nullcontext(run) if run else engine(request) as run_jobs,
     ):
-        mirror: Mirror | None = None
+        logger: RunLogger | None = None
         for made in planned or plans(request, estimate=False, run=run_jobs):
             kept += [record for p in made.planned for record in p.cached]
             if jobs := made.jobs:
-                mirror = Mirror(tracker, made.entry, root=request.root, cost=request.cost)
+                logger = RunLogger(tracker, made.entry, root=request.root, cost=request.cost)
                 open_data(made.entry.claims, jobs)
                 with closing(run_jobs(jobs, made.room, until=until)) as events:
-                    done = list(_recorded(events, request, watchers=(mirror.see, watch)))
+                    done = list(_recorded(events, request, watchers=(logger.see, watch)))
                 fresh += [record for records in done for record in records]
                 if len(done) < len(jobs):
                     left = sum(len(job.seeds) for job in jobs) - sum(map(len, done))
@@ -511,8 +511,8 @@ def reproduce(
             result = _altered(request, [*kept, *fresh], fresh)
         else:
             result = result_of(request, fresh=fresh)
-        if mirror is not None:
-            mirror.verdict(result)
+        if logger is not None:
+            logger.verdict(result)
     return result
 
 

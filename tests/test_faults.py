@@ -354,7 +354,7 @@ def test_a_killed_mirror_of_wandb_disturbs_no_run_and_is_one_line(
     def kill_mirror(event: Any) -> None:
         if event.kind == "progress" and not killed:
             for process in psutil.Process().children():
-                if "reimpl.tracking" in process.cmdline():
+                if "reimpl.mirror" in process.cmdline():
                     killed.append(process.pid)
                     process.kill()
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from reimpl.errors import TrackingError
+from reimpl.reproduction import Request, reproduce
 from reimpl.tracking import WAITING, Mode, Tracker, check_mode, summarise
 
 KEY = "0123456789abcdef" * 3
@@ -449,3 +451,28 @@ def test_a_summary_keeps_misses_infinite_and_leaves_out_what_is_undefined() -> N
         "max": math.inf,
         "n": 3,
     }
+
+
+def test_a_reproduction_tells_the_whole_recipe_of_a_run_and_the_verdicts(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    claims = tiny_paper / "claims.toml"
+    recipe = "lr = 0.2\nclip = 5\nschedule = [{ from = 5, lr = 0.1 }]"
+    claims.write_text(claims.read_text().replace("lr = 0.2", recipe))
+    result = reproduce(
+        Request(
+            paper="tiny",
+            papers=(tiny_paper,),
+            runs=tmp_path / "runs",
+            variants=("two-inputs",),
+            seeds=1,
+            wandb="offline",
+        )
+    )
+    told = {run["name"]: run for run in offline_runs(tmp_path / "runs")}
+    config = told["seed-0"]["config"]
+    (record,) = (record for record in result.evidence.records if record.part == "train")
+    assert (config["clip"], config["schedule"]) == (5, [{"from": 5, "lr": 0.1}])
+    assert (config["inputs"], config["epochs"], config["key"]) == (2, 10, record.key)
+    assert told["seed-0"]["summary"]["test/error"] == record.measurements["test/error"]
+    assert told["verdict"]["summary"].items() >= Counter(v.lane for v in result.verdicts).items()
