@@ -209,6 +209,14 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_the_tour_names_every_module_and_no_other() -> None:
+    tour = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| \d \| ([^|]+) \|", tour, re.MULTILINE)
+    named = {name.rstrip("/") for cell in cells for name in re.findall(r"`([\w/]+)`", cell)}
+    package = {path.stem for path in (ROOT / "reimpl").iterdir() if path.stem[0] not in "_."}
+    assert named == package - {"py"}  # py.typed
+
+
 def test_readme_shows_the_minimal_paper_as_it_is() -> None:
     missing = [path.name for path in sources() if path.read_text(encoding="utf-8") not in README]
     assert missing == []
