@@ -113,8 +113,11 @@ def sources_read(claims: Claims, jobs: Iterable[Job]) -> dict[str, Source]:
     return {name: claims.sources[name] for name in sorted(names)}
 
 
-def execute(job: Job, emit: "Emit") -> list[Record] | Probe:
+def execute(job: Job, emit: "Emit") -> list[Record] | Probe | None:
     """Do the job, with its number of threads, and keep its records.
+
+    Returns:
+        What came of it; `None` while another process makes the same runs.
 
     Raises:
         ReimplError: a mistake of the user's (no data, a paper that cannot be imported).
@@ -135,11 +138,14 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _executed(job: Job, emit: "Emit") -> list[Record]:
-    with _alone(job):
+def _executed(job: Job, emit: "Emit") -> list[Record] | None:
+    with claim(job) as mine:
+        if not mine:
+            return None
         kept, left = undone(job)
         if left is None:
             return kept
+        emit("started", {})
         fresh = attempt(left, emit)
         keep([(left, fresh)])
         return [*kept, *fresh]
@@ -172,17 +178,6 @@ def claim(job: Job) -> AbstractContextManager[bool]:
     """Whether nobody else is making the same runs; the claim ends with the block."""
     same = job.keys[0] if len(job.seeds) == 1 else f"{job.entry.slug}-{job.variant}"
     return Store(job.root).claim(same)
-
-
-@contextmanager
-def _alone(job: Job) -> Iterator[None]:
-    """Wait until nobody else is making the same runs."""
-    while True:
-        with claim(job) as mine:
-            if mine:
-                yield
-                return
-        time.sleep(WAIT)
 
 
 def _kept(store: Store, job: Job) -> dict[int, Record]:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from reimpl.jobs import claim, undone
 from reimpl.records import Store
 from reimpl.reproduction import Request, plan, reproduce
 from tests.disturbing import begin, command, first_thing, measured, wait_until
@@ -157,6 +159,20 @@ def test_two_at_once_do_no_run_twice(
         "two-inputs 0",
         "two-inputs 1",
     ]
+
+
+def test_what_another_is_making_is_left_to_the_end(tiny_paper: Path, tmp_path: Path) -> None:
+    asked = request(tiny_paper, tmp_path / "runs")
+    first, *others = [job for job in plan(asked).jobs if job.part == "train"]
+    with ExitStack() as stack:
+        assert stack.enter_context(claim(first))
+        process = begin(tiny_paper, asked.root, "--workers", "1")
+        wait_until(lambda: all(undone(job)[1] is None for job in others))
+        assert undone(first)[1] is not None
+        assert process.poll() is None
+    assert process.wait(timeout=60) == 0
+    process.communicate()
+    assert undone(first)[1] is None
 
 
 def test_a_loss_that_becomes_nan_is_an_error_with_its_step(

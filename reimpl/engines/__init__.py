@@ -21,8 +21,9 @@ SHARE_OF_MEMORY = 0.8
 class Event:
     """Something that happened to a job."""
 
-    kind: Literal["started", "progress", "point", "done", "lost", "refused"]
-    """`done` carries the result, `lost` why its process died, `refused` a `ReimplError`."""
+    kind: Literal["started", "progress", "point", "taken", "done", "lost", "refused"]
+    """`taken` is between an engine and its workers: another process makes the same runs. `done`
+    carries the result, `lost` why its process died, `refused` a `ReimplError`."""
     job: Job
     contents: Mapping[str, Any] = field(default_factory=dict)
 

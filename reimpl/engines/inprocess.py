@@ -7,7 +7,7 @@ from typing import Any
 
 from reimpl.engines import Event, Room
 from reimpl.errors import ReimplError
-from reimpl.jobs import Job, execute
+from reimpl.jobs import WAIT, Job, execute
 
 
 def run(jobs: Sequence[Job], _room: Room, *, until: float = inf) -> Generator[Event]:
@@ -28,7 +28,8 @@ def run(jobs: Sequence[Job], _room: Room, *, until: float = inf) -> Generator[Ev
                 seen.append(Event(kind="point", job=job, contents=contents))
 
         try:
-            result = execute(job, emit)
+            while (result := execute(job, emit)) is None:
+                time.sleep(WAIT)
         except ReimplError as error:
             yield Event(kind="refused", job=job, contents={"error": error})
             return

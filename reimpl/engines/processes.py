@@ -1,8 +1,9 @@
 """Jobs packed into processes, as many as the room holds: on small networks one thread each.
 
 Every worker has a pipe of its own, so that one that is killed takes nothing with it: its job is
-tried once more, from its checkpoint, and the others do not notice. Workers end when the parent
-does, and one that has grown beyond what its job declared makes way for a fresh one.
+tried once more, from its checkpoint, and the others do not notice. What another process is making
+goes to the end of the line. Workers end when the parent does, and one that has grown beyond what
+its job declared makes way for a fresh one.
 """
 
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any, Self
 
 from reimpl import children
 from reimpl.engines import Event, Room
-from reimpl.jobs import Job
+from reimpl.jobs import WAIT, Job
 
 TRIES = 2
 """How often a job is begun whose worker dies."""
@@ -45,6 +46,42 @@ class _Worker:
     gone: bool = False
 
 
+class _Line:
+    """Jobs that wait for a worker."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.waiting = deque(jobs)
+        self.resting = deque[tuple[float, Job]]()
+        self.tries = Counter[int]()
+
+    def is_left(self) -> bool:
+        return bool(self.waiting or self.resting)
+
+    def next(self, busy: Sequence[Job], room: Room) -> Job | None:
+        """Take the first job that fits; wide ones go when they can, others meanwhile."""
+        while self.resting and self.resting[0][0] <= time.monotonic():
+            self.waiting.append(self.resting.popleft()[1])
+        if len(busy) >= room.threads:
+            return None
+        for place, job in enumerate(islice(self.waiting, AHEAD)):
+            if room.holds(job, busy):
+                del self.waiting[place]
+                self.tries[id(job)] += 1
+                return job
+        return None
+
+    def takes_back(self, event: Event, *, gone: bool) -> bool:
+        """Whether the job is to be done yet: another makes it now, or its worker has gone."""
+        if event.kind == "taken":
+            self.tries[id(event.job)] -= 1
+            self.resting.append((time.monotonic() + WAIT, event.job))
+            return True
+        if gone and self.tries[id(event.job)] < TRIES:
+            self.waiting.appendleft(event.job)
+            return True
+        return False
+
+
 class Team:
     """Worker processes, which serve one list of jobs after another until the block ends."""
 
@@ -65,20 +102,16 @@ class Team:
             room: what may be taken at once.
             until: the `time.monotonic()` at which work breaks off, with checkpoints kept.
         """
-        waiting, tries, team = deque(jobs), Counter[int](), self.workers
+        line, team = _Line(jobs), self.workers
         try:
-            while (waiting or _busy(team)) and time.monotonic() < until:
-                while (job := _next(waiting, _busy(team), room)) is not None:
-                    tries[id(job)] += 1
+            while (line.is_left() or _busy(team)) and time.monotonic() < until:
+                while (job := line.next(_busy(team), room)) is not None:
                     _send(_free(team, job), job)
-                    yield Event(kind="started", job=job)
                 for worker in _speaking(team):
                     event = _receive(worker)
                     if worker.gone or (event and worker.job is None and _grown(worker, event.job)):
                         self._dismiss([worker])
-                    if worker.gone and event and tries[id(event.job)] < TRIES:
-                        waiting.appendleft(event.job)
-                    elif event:
+                    if event and not line.takes_back(event, gone=worker.gone):
                         yield event
         finally:
             self._dismiss([worker for worker in team if worker.job is not None])
@@ -90,17 +123,6 @@ class Team:
 
 def _busy(team: Sequence[_Worker]) -> list[Job]:
     return [worker.job for worker in team if worker.job is not None]
-
-
-def _next(waiting: deque[Job], busy: Sequence[Job], room: Room) -> Job | None:
-    """Take the first job that fits; wide ones go when they can, others meanwhile."""
-    if len(busy) >= room.threads:
-        return None
-    for place, job in enumerate(islice(waiting, AHEAD)):
-        if room.holds(job, busy):
-            del waiting[place]
-            return job
-    return None
 
 
 def _free(team: list[_Worker], job: Job) -> _Worker:
@@ -156,6 +178,8 @@ def _receive(worker: _Worker) -> Event | None:
     if kind == "event":
         return Event(kind=contents[0], job=job, contents=contents[1])
     worker.job = None
+    if kind == "taken":
+        return Event(kind="taken", job=job)
     if kind == "broken":
         return Event(kind="lost", job=job, contents={"why": contents[0]})
     name = "result" if kind == "done" else "error"

@@ -35,7 +35,8 @@ def main(handle: int) -> None:
     send("ready")
     while (job := jobs.get()) is not None:
         try:
-            send("done", execute(job, emit))
+            result = execute(job, emit)
+            send(*("taken",) if result is None else ("done", result))
         except ReimplError as error:
             send("refused", error)
         except Stopped:
