@@ -12,7 +12,6 @@ from reimpl.jobs import Job
 from reimpl.reading import apply_overrides
 from reimpl.records import Record
 from reimpl.registry import Entry
-from reimpl.verdict import to_json
 
 
 class RunLogger:
@@ -87,7 +86,7 @@ class RunLogger:
         lanes = [verdict.lane for verdict in result.verdicts]
         self.tracker.verdict(
             paper=self.entry.slug,
-            rows=[to_json(verdict) for verdict in result.verdicts],
+            rows=[asdict(verdict) for verdict in result.verdicts],
             curves=curves,
             records=sorted((self.root / self.entry.slug).glob("*/*.json")),
             summary={lane: lanes.count(lane) for lane in sorted(set(lanes))},

@@ -1,8 +1,7 @@
 """What is found about a claim, in the words of every report."""
 
-import math
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from reimpl.claims import Cost
 
@@ -63,16 +62,3 @@ class Verdict:
     proxy: bool = False
     needs: str | None = None
     variants: tuple[str, ...] = ()
-
-
-def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as strict JSON takes it: infinities are the strings "inf" and "-inf"."""
-    return {f.name: _strict(getattr(verdict, f.name)) for f in fields(Verdict)}
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

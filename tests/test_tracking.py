@@ -1,4 +1,3 @@
-import gc
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from reimpl.errors import TrackingError
+from reimpl.records import no_collecting
 from reimpl.reproduction import Request, reproduce
 from reimpl.tracking import WAITING, Mode, Tracker, check_mode, summarise
 
@@ -384,15 +384,7 @@ def test_a_wandb_that_hangs_costs_the_caller_microseconds_and_thins_the_points(
     assert [line.split(": ")[1].split(" ")[0] for line in said] == ["it", "1"]
 
 
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """No garbage is collected: one pass over a process of the suite takes a third of a second."""
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("uncollected")
+@no_collecting()  # one pass over a process of the suite takes a third of a second
 def test_a_point_costs_the_caller_microseconds(tmp_path: Path) -> None:
     with Tracker(tmp_path, "offline", say=pytest.fail) as tracker:
         before = time.thread_time()

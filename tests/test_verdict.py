@@ -31,7 +31,8 @@ from reimpl.claims import (
 from reimpl.errors import ClaimsError
 from reimpl.inference import cv_star
 from reimpl.judging import LEVELS, LOOKS, default_margin, judge, judge_all, level_at
-from reimpl.verdict import Verdict, to_json
+from reimpl.report.text import plain
+from reimpl.verdict import Verdict
 
 TOLD: dict[str, Any] = {
     "id": "c",
@@ -953,7 +954,7 @@ def test_a_stricter_level_widens_the_interval_and_asks_for_more() -> None:
 
 def test_json_is_strict_and_writes_infinity_as_a_word() -> None:
     verdict = see(speed(), "lower", a=[1425.0, inf, inf])
-    read = json.loads(json.dumps(to_json(verdict), allow_nan=False))
+    read = json.loads(json.dumps(plain(verdict), allow_nan=False))
     assert (read["mean"], read["interval"], read["published"]) == ("inf", [0.0, "inf"], "1425")
     wanted = ("id", "kind", "lane", "n", "mean", "interval", "published", "margin", "seeds_needed")
     assert [key for key in wanted if key not in read] == []

@@ -22,7 +22,8 @@ from reimpl.claims import (
     Value,
 )
 from reimpl.judging import default_margin, judge
-from reimpl.verdict import Verdict, to_json
+from reimpl.report.text import plain
+from reimpl.verdict import Verdict
 
 TOLD: dict[str, Any] = {
     "id": "c",
@@ -154,7 +155,7 @@ def test_every_verdict_is_whole(
     assert verdict.p is None or 0 <= verdict.p <= 1
     assert verdict.interval is None or verdict.interval[0] <= verdict.interval[1]
     assert verdict.note
-    assert json.loads(json.dumps(to_json(verdict), allow_nan=False)).keys() == {
+    assert json.loads(json.dumps(plain(verdict), allow_nan=False)).keys() == {
         f.name for f in fields(Verdict)
     }
 

@@ -24,7 +24,6 @@ from reimpl.report.text import (
     title,
 )
 from reimpl.verdict import Verdict
-from reimpl.verdict import to_json as verdict_json
 
 if TYPE_CHECKING:
     from reimpl.claims import Claim
@@ -366,7 +365,7 @@ def verdicts_json(
     """Verdicts as strict JSON takes them, each with the best baseline of its claim."""
     best = baselines or {}
     return [
-        {**verdict_json(v), "best_baseline": asdict(best[v.id]) if v.id in best else None}
+        {**plain(v), "best_baseline": asdict(best[v.id]) if v.id in best else None}
         for v in verdicts
     ]
 
