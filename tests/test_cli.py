@@ -2,8 +2,8 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from reimpl import cli, evidence, reproduction
-from reimpl.cli.app import app, overrides
+from reimpl.cli import parser
+from reimpl.cli.app import COMMANDS, overrides
 from reimpl.cli.progress import Progress
 from reimpl.engines import Event
 from reimpl.jobs import Job
@@ -39,8 +39,10 @@ class Said(SimpleNamespace):
 
 
 def reimpl(*words: object) -> Said:
-    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
-    return Said(status=done.exit_code, out=done.stdout, err=done.stderr)
+    written, said = StringIO(), StringIO()
+    with redirect_stdout(written), redirect_stderr(said), pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in words])
+    return Said(status=ended.value.code, out=written.getvalue(), err=said.getvalue())
 
 
 def on(folder: Path, command: str, *words: object) -> Said:
@@ -104,14 +106,6 @@ def test_the_list_shows_a_broken_paper_as_broken_and_goes_on(tiny_paper: Path) -
     assert said.status == 0
     assert "broken: tiny2026_logistic/claims.toml: claim 'parameters'" in said.out
     assert "Did you mean 'exact'?" in said.out
-
-
-def test_the_quick_way_to_the_list_prints_the_same(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["reimpl", "list"])
-    cli.main()
-    assert capsys.readouterr().out == reimpl("list").out
 
 
 def test_show_names_claims_variants_and_gaps(tiny_paper: Path) -> None:
@@ -525,11 +519,32 @@ def test_a_folder_for_records_that_is_a_file_is_one_line_and_status_2(
     assert said.err.splitlines()[-1].startswith(f"reimpl: {taken}")
 
 
-@pytest.mark.parametrize("words", [["--seeds", "0"], ["--cost", "days"], ["--engine", "steam"]])
-def test_an_option_out_of_range_ends_with_2(tiny_paper: Path, words: list[str]) -> None:
-    said = on(tiny_paper, "reproduce", *words)
-    assert said.status == 2
-    assert words[0] in said.err
+def test_every_command_of_the_help_is_there() -> None:
+    assert list(parser.COMMANDS) == list(COMMANDS)
+
+
+def test_no_command_gets_the_help() -> None:
+    said = reimpl()
+    assert (said.status, said.out) == (2, "")
+    assert all(f"\n  {name} " in said.err for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["reprodce", "tiny"], "there is no command 'reprodce'. Did you mean 'reproduce'?"),
+        (["verdict", "tiny", "--strct"], "has no option '--strct'. Did you mean '--strict'?"),
+        (["verdict", "tiny", "twice"], "'twice' is one word too many"),
+        (["verdict"], "required: PAPER. See `reimpl verdict --help`"),
+        (["plan", "tiny", "--cost", "hour"], "--cost takes no 'hour'. Did you mean 'hours'?"),
+        (["plan", "tiny", "--workers", "0"], "--workers: '0' is no number above 0"),
+        (["plan", "tiny", "--budget", "soon"], "write it as 90s, 30m or 1h30m"),
+        (["reproduce", "tiny", "--seeds", "many"], "'many' is neither a number above 0 nor auto"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_word_that_no_command_takes_is_one_line_and_status_2(words: list[str], hint: str) -> None:
+    assert hint in mistake(*words)
 
 
 def test_help_gives_examples_that_can_be_copied() -> None:
@@ -565,8 +580,3 @@ def test_seeds_auto_says_what_it_spent_and_what_it_saved(tiny_paper: Path) -> No
     assert int(spent[1]) + int(spent[2]) == 40
     again = on(tiny_paper, "verdict", "--looks")
     assert spent[0] in again.out
-
-
-def test_a_number_of_seeds_is_a_number_or_auto(tiny_paper: Path) -> None:
-    said = on(tiny_paper, "reproduce", "--seeds", "many")
-    assert (said.status, "'many' is neither a number above 0 nor auto" in said.err) == (2, True)

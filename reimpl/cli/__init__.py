@@ -11,29 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from reimpl.report import Page
 
 __all__ = ["main"]
 
 
-def main() -> None:
-    """The entry point of the script `reimpl`."""
-    if sys.argv[1:] == ["list"]:
-        list_papers()  # nothing to parse, and Typer would take more time than all the rest
-        return
-    from reimpl.cli.app import app
+def main(words: Sequence[str] | None = None) -> None:
+    """The entry point of the script `reimpl`; ends with the status of the command.
 
-    app(prog_name="reimpl")
+    Args:
+        words: of the command line, without the program's name; those of this process by default.
+    """
+    from reimpl.cli.app import run
 
-
-def list_papers(papers: Sequence[Path] = (), *, as_json: bool = False) -> None:
-    """Print the papers there are."""
-    from reimpl import registry, report
-
-    found = report.listed(registry.entries(papers))
-    print_page(lambda: report.list_page(found), lambda: {"papers": report.plain(found)}, as_json)
+    sys.exit(run(sys.argv[1:] if words is None else words))
 
 
 def print_page(page: Callable[[], Page], table: Callable[[], Any], as_json: bool) -> None:

@@ -6,16 +6,13 @@ Whatever a command needs is imported inside it, so that `--help` answers at once
 from __future__ import annotations
 
 import os
-import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.core import TyperGroup
-
-from reimpl.cli import list_papers, out, print_page, say
+from reimpl.cli import out, print_page, say
+from reimpl.cli.parser import parse
 from reimpl.errors import ReimplError, RequestError
 
 if TYPE_CHECKING:
@@ -25,224 +22,67 @@ if TYPE_CHECKING:
     from reimpl.reproduction import Request
     from reimpl.verdict import Verdict
 
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-"""Exit statuses beside 0, which means that the work was done, whatever the verdicts."""
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses; 0 means that the work was done, whatever the verdicts."""
 
 
-class _Commands(TyperGroup):
-    """Turns the user's mistakes into one line and status 2."""
+def run(words: Sequence[str]) -> int:
+    """Do what a command line asks for.
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ReimplError as error:
-            say(str(error))
-            raise typer.Exit(MISTAKE) from None
-        except KeyboardInterrupt:
-            say("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
-
-
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # Rich would double the time of --help
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-PaperName = Annotated[
-    str, typer.Argument(metavar="PAPER", help="The paper's slug, or any unambiguous part of it.")
-]
-Folders = Annotated[
-    list[Path] | None,
-    typer.Option("--papers", metavar="DIR", help="A paper's folder, or a folder of papers."),
-]
-Runs = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder of the records [default: $REIMPL_RUNS, or runs]."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="End with status 1 when a claim is below or off.")
-]
-Variants = Annotated[
-    list[str] | None,
-    typer.Option("--variant", metavar="ID", help="Only this variant; give it again for more."),
-]
-ClaimIds = Annotated[
-    list[str] | None,
-    typer.Option("--claim", metavar="ID", help="Only this claim; give it again for more."),
-]
-
-
-def _seeds(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"'{text}' is neither a number above 0 nor auto")
-    return int(text)
-
-
-Seeds = Annotated[
-    int | None,
-    typer.Option(
-        parser=_seeds,
-        metavar="N|auto",
-        help="Runs of each variant [default: its own]. auto: 3, 5, 8, 12, 20, until decided.",
-    ),
-]
-
-
-def _duration(text: str) -> float:
-    """Seconds in `90s`, `30m`, `1h30m` or `2h`."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
-    if not (total := 3600 * hours + 60 * minutes + seconds):
-        raise typer.BadParameter(f"'{text}' is no time; write it as 90s, 30m or 1h30m")
-    return float(total)
-
-
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        parser=_duration,
-        metavar="TIME",
-        help="30m, 1h30m, …: only what fits, the cheapest undecided claims first.",
-    ),
-]
-Looks = Annotated[bool, typer.Option("--looks", help="Judge as --seeds auto does, look by look.")]
-MostCost = Annotated[
-    Literal["instant", "minutes", "hours", "gpu"],
-    typer.Option("--cost", help="Leave out claims that take more than this."),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Processes [default: cores, as far as memory goes]."),
-]
-Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps, …")]
-Devices = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Processes that share each training by DDP.")
-]
-Nodes = Annotated[
-    int,
-    typer.Option(min=1, metavar="M", help="Machines that share it, each with so many --devices."),
-]
-Numbers = Annotated[
-    Literal["32", "bf16-mixed", "16-mixed", "bf16-true"] | None,
-    typer.Option("--precision", help="The same as --set precision=…."),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change the recipe or a setting; recorded as such, never judged as the paper's.",
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.py:Class",
-        help="Your own model on the same data and claims; never judged as the paper's.",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Run again what is recorded already.")]
-Baselines = Annotated[
-    bool, typer.Option("--baselines", help="Fit plain methods to the same data, too.")
-]
-
-
-@app.callback()
-def about() -> None:
-    """Does the number in the paper come out when the method is written anew?
-
-    \b
-    reimpl list                                  the papers there are
-    reimpl reproduce rumelhart1986               run what is not recorded yet, and judge
-    reimpl verdict rumelhart1986 --json          judge the records again
-    reimpl judge claims.toml --measurements numbers.csv
-
-    \b
-    Exit status: 0 the work was done, whatever the verdicts; 1 a run errored, or with --strict a
-    claim is below or off; 2 a mistake in the request; 130 interrupted.
-    """  # noqa: D301  (the character itself keeps the lines apart)
+    Returns:
+        The exit status; a mistake of the user's is one line and status 2.
+    """
+    try:
+        asked = parse(words)
+        return COMMANDS[asked.pop("command")](**asked)
+    except ReimplError as error:
+        say(str(error))
+        return MISTAKE
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
 
 
 # Reading
 
 
-@app.command("list")
-def list_(papers: Folders = None, as_json: AsJson = False) -> None:
+def list_(*, papers: Sequence[Path], as_json: bool) -> int:
     """The papers there are."""
-    list_papers(papers or (), as_json=as_json)
+    from reimpl import registry, report
+
+    found = report.listed(registry.entries(papers))
+    print_page(lambda: report.list_page(found), lambda: {"papers": report.plain(found)}, as_json)
+    return DONE
 
 
-@app.command()
-def show(
-    paper: PaperName,
-    claim: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only this claim, with its margin and why.")
-    ] = None,
-    papers: Folders = None,
-    as_json: AsJson = False,
-) -> None:
-    """What a paper claims, and what we do otherwise.
+def show(*, paper: str, claim: str | None, papers: Sequence[Path], as_json: bool) -> int:
+    """What a paper claims, and what we do otherwise."""
+    from reimpl import registry, report
 
-    \b
-    reimpl show lenet5
-    reimpl show lenet5 --claim lenet5-test-error
-    """  # noqa: D301  (the character itself keeps the lines apart)
-    from reimpl import report
-
-    entry = _find(paper, papers)
+    entry = registry.find(paper, papers)
     if claim is not None:
         print_page(
             lambda: report.claim_page(entry.claims, claim),
             lambda: report.claim_json(entry.claims, claim),
             as_json,
         )
-        return
-    print_page(lambda: report.show_page(entry), lambda: report.show_json(entry), as_json)
+    else:
+        print_page(lambda: report.show_page(entry), lambda: report.show_json(entry), as_json)
+    return DONE
 
 
-@app.command()
-def verdict(
-    paper: PaperName,
-    papers: Folders = None,
-    runs: Runs = None,
-    looks: Looks = False,
-    strict: Strict = False,
-    as_json: AsJson = False,
-) -> None:
+def verdict(*, looks: bool, strict: bool, as_json: bool, **asked: Any) -> int:
     """Judge the records there are, without running anything."""
     from reimpl import report
-    from reimpl.reproduction import Request, result_of
+    from reimpl.reproduction import result_of
 
-    seeds = "auto" if looks else None
-    result = result_of(Request(paper=paper, papers=tuple(papers or ()), runs=runs, seeds=seeds))
+    result = result_of(_request(seeds="auto" if looks else None, **asked))
     print_page(lambda: report.result_page(result), lambda: report.to_json(result), as_json)
-    _end(result.verdicts, strict=strict)
+    return _status(result.verdicts, strict=strict)
 
 
-@app.command()
-def judge(
-    claims: Annotated[Path, typer.Argument(metavar="CLAIMS.toml", help="The claims.")],
-    measurements: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help=".csv or .json with columns variant, seed, metric, value."
-        ),
-    ],
-    strict: Strict = False,
-    as_json: AsJson = False,
-) -> None:
-    """Judge numbers that came from somewhere else.
-
-    \b
-    reimpl judge claims.toml --measurements numbers.csv --json
-    """  # noqa: D301  (the character itself keeps the lines apart)
+def judge(*, claims: Path, measurements: Path, strict: bool, as_json: bool) -> int:
+    """Judge numbers that came from somewhere else."""
     from reimpl import report
     from reimpl.external import judge_external, read_measurements
     from reimpl.reading import load_claims
@@ -254,158 +94,63 @@ def judge(
         lambda: report.judged_json(read, verdicts),
         as_json,
     )
-    _end(verdicts, strict=strict)
+    return _status(verdicts, strict=strict)
 
 
 # Running
 
 
-@app.command()
-def plan(
-    paper: PaperName,
-    variant: Variants = None,
-    claim: ClaimIds = None,
-    seeds: Seeds = None,
-    cost: MostCost = "minutes",
-    budget: Budget = None,
-    workers: Workers = None,
-    device: Device = "cpu",
-    devices: Devices = 1,
-    num_nodes: Nodes = 1,
-    precision: Numbers = None,
-    settings: Settings = None,
-    model: Model = None,
-    force: Force = False,
-    baselines: Baselines = False,
-    probe: Annotated[
-        bool, typer.Option(help="Train for a moment what was never run here, to time it.")
-    ] = True,
-    papers: Folders = None,
-    runs: Runs = None,
-    as_json: AsJson = False,
-) -> None:
+def plan(*, probe: bool, as_json: bool, **asked: Any) -> int:
     """What `reproduce` would run, and how long it takes."""
     from reimpl import report, reproduction
 
-    request = _request(
-        paper,
-        papers=papers,
-        variant=variant,
-        claim=claim,
-        seeds=seeds,
-        cost=cost,
-        budget_s=budget,
-        workers=workers,
-        device=device,
-        devices=devices,
-        num_nodes=num_nodes,
-        precision=precision,
-        settings=settings,
-        model=model,
-        force=force,
-        baselines=baselines,
-        runs=runs,
-    )
-    made = reproduction.plan(request, probe=probe)
+    made = reproduction.plan(_request(**asked), probe=probe)
     if made.missing:
         say(made.missing)
     print_page(lambda: report.plan_page(made), lambda: report.plan_json(made), as_json)
+    return DONE
 
 
-@app.command()
 def reproduce(
-    paper: PaperName,
-    variant: Variants = None,
-    claim: ClaimIds = None,
-    seeds: Seeds = None,
-    cost: MostCost = "minutes",
-    budget: Budget = None,
-    workers: Workers = None,
-    device: Device = "cpu",
-    devices: Devices = 1,
-    num_nodes: Nodes = 1,
-    precision: Numbers = None,
-    wandb: Annotated[
-        str, typer.Option(metavar="MODE", help="auto, online, offline or disabled.")
-    ] = "auto",
-    settings: Settings = None,
-    model: Model = None,
-    force: Force = False,
-    baselines: Baselines = False,
-    engine: Annotated[
-        Literal["processes", "inprocess", "ray"],
-        typer.Option(
-            help="ray: on a Ray cluster; inprocess: one after another here, for debugging."
-        ),
-    ] = "processes",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Of the Ray cluster, or auto [default: $RAY_ADDRESS, or one started here].",
-        ),
-    ] = None,
-    strict: Strict = False,
-    papers: Folders = None,
-    runs: Runs = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run what is not recorded yet, then judge the claims.
-
-    \b
-    reimpl reproduce rumelhart1986
-    reimpl reproduce lenet5 --variant lenet5 --seeds 10
-    reimpl reproduce lenet5 --cost hours --baselines
-    reimpl reproduce lenet5 --set lr=0.01 --seeds 3
-    reimpl reproduce lenet5 --model mine.py:Net
-    reimpl reproduce mine --papers ~/papers
-    reimpl reproduce lenet5 --engine ray --address 10.0.0.1:6379
-    """  # noqa: D301  (the character itself keeps the lines apart)
+    *,
+    wandb: str,
+    address: str | None,
+    strict: bool,
+    as_json: bool,
+    **asked: Any,
+) -> int:
+    """Run what is not recorded yet, then judge the claims."""
     from reimpl import report
     from reimpl.tracking import check_mode
 
-    if address and engine != "ray":
+    if address and asked["engine"] != "ray":
         raise RequestError(f"--address {address}: goes with --engine ray")
-    request = _request(
-        paper,
-        papers=papers,
-        variant=variant,
-        claim=claim,
-        seeds=seeds,
-        cost=cost,
-        budget_s=budget,
-        workers=workers,
-        device=device,
-        devices=devices,
-        num_nodes=num_nodes,
-        precision=precision,
-        wandb=check_mode(wandb),
-        settings=settings,
-        model=model,
-        force=force,
-        baselines=baselines,
-        engine=engine,
-        address=address,
-        runs=runs,
-    )
-    if num_nodes > 1 and _follows():
+    request = _request(wandb=check_mode(wandb), address=address, **asked)
+    if request.num_nodes > 1 and _follows():
         from reimpl.following import follow
 
         follow(request)
-        return
-    result = _run(request)
-    how = " ".join(
-        [
-            *(f"--set {s}" for s in settings or ()),
-            *([f"--precision {precision}"] if precision else []),
-            *([f"--model {model}"] if model else []),
-        ]
-    )
+        return DONE
+    try:
+        result = _run(request)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    how = _altered_by(**asked)
     print_page(
         lambda: report.result_page(result, request=how), lambda: report.to_json(result), as_json
     )
     _hints(request, result)
-    _end(result.verdicts, strict=strict, failed=bool(result.errors))
+    return _status(result.verdicts, strict=strict, failed=bool(result.errors))
+
+
+def _altered_by(
+    *, settings: Sequence[str], precision: str | None, model: str | None, **_more: Any
+) -> str:
+    """The options that make the runs other than the paper's."""
+    words = [f"--set {setting}" for setting in settings]
+    words += [f"--precision {precision}"] if precision else []
+    words += [f"--model {model}"] if model else []
+    return " ".join(words)
 
 
 def _follows() -> bool:
@@ -417,7 +162,11 @@ def _follows() -> bool:
 
 
 def _run(request: Request) -> Result:
-    """Run plan after plan with progress on stderr."""
+    """Run plan after plan with progress on stderr.
+
+    Raises:
+        KeyboardInterrupt: after it was said what is kept.
+    """
     from reimpl import report, reproduction
     from reimpl.cli.progress import Progress
 
@@ -436,7 +185,7 @@ def _run(request: Request) -> Result:
     except KeyboardInterrupt:
         kept = report.number(progress.kept, "finished run")
         say(f"interrupted; {kept} kept, and the same command goes on from there")
-        raise typer.Exit(INTERRUPTED) from None
+        raise
 
 
 def _interrupt(*_: object) -> None:
@@ -455,15 +204,14 @@ def _hints(request: Request, result: Result) -> None:
         say(f"what to make of it: {readme}", prefix="")
 
 
-@app.command()
-def record(paper: PaperName, papers: Folders = None, runs: Runs = None) -> None:
+def record(*, paper: str, papers: Sequence[Path], runs: Path | None) -> int:
     """Promote records to `measured.jsonl` and the README's table."""
-    from reimpl import report
+    from reimpl import registry, report
     from reimpl.evidence import promote
     from reimpl.records import read_measured
     from reimpl.reproduction import Request
 
-    entry = _find(paper, papers)
+    entry = registry.find(paper, papers)
     report.rebuild_readme(entry)  # a README without a place for it shows before we write
     measured, readme = entry.folder / "measured.jsonl", entry.folder / "README.md"
     before = {(r.part, r.variant, r.seed, r.key) for r in read_measured(measured)}
@@ -477,57 +225,32 @@ def record(paper: PaperName, papers: Folders = None, runs: Runs = None) -> None:
     new, gone = len(after - before), len(before - after)
     out(f"{measured}: {counted}, {new:,} of them new; {gone:,} are gone\n")
     out(f"{readme}: the table {'was rebuilt' if changed else 'is as it was'}\n")
+    return DONE
 
 
-@app.command("why-rerun")
-def why_rerun(
-    paper: PaperName,
-    variant: Variants = None,
-    claim: ClaimIds = None,
-    seeds: Seeds = None,
-    cost: MostCost = "minutes",
-    papers: Folders = None,
-    runs: Runs = None,
-    as_json: AsJson = False,
-) -> None:
+def why_rerun(*, as_json: bool, **asked: Any) -> int:
     """Why `reproduce` would make recorded runs again."""
     from reimpl import report, reproduction
 
-    request = _request(
-        paper,
-        papers=papers,
-        variant=variant,
-        claim=claim,
-        seeds=seeds,
-        cost=cost,
-        runs=runs,
-    )
-    reasons = reproduction.why_rerun(request)
+    reasons = reproduction.why_rerun(_request(**asked))
     print_page(lambda: report.why_page(reasons), lambda: {"runs": reasons}, as_json)
+    return DONE
 
 
-@app.command()
-def data(paper: PaperName, papers: Folders = None, as_json: AsJson = False) -> None:
+def data(*, paper: str, papers: Sequence[Path], as_json: bool) -> int:
     """Fetch a paper's data and verify every checksum."""
     from reimpl import data as datasets
-    from reimpl import report
+    from reimpl import registry, report
 
-    facts = datasets.verify(_find(paper, papers).claims.sources)
+    facts = datasets.verify(registry.find(paper, papers).claims.sources)
     print_page(lambda: report.data_page(facts), lambda: {"splits": report.plain(facts)}, as_json)
+    return DONE
 
 
 # Checking
 
 
-@app.command()
-def check(
-    paper: Annotated[
-        str | None,
-        typer.Argument(metavar="[PAPER|DIR]", help="A paper's name or folder [default: all]."),
-    ] = None,
-    papers: Folders = None,
-    as_json: AsJson = False,
-) -> None:
+def check(*, paper: str | None, papers: Sequence[Path], as_json: bool) -> int:
     """Whether a paper does what every paper owes."""
     from reimpl import report
 
@@ -535,19 +258,18 @@ def check(
     print_page(
         lambda: report.checks_page(checks), lambda: {"checks": report.plain(checks)}, as_json
     )
-    if any(line.state == "fails" for line in checks):
-        raise typer.Exit(FAILED)
+    return FAILED if any(line.state == "fails" for line in checks) else DONE
 
 
-def _to_check(paper: str | None, papers: Sequence[Path] | None) -> list[Entry]:
+def _to_check(paper: str | None, papers: Sequence[Path]) -> list[Entry]:
     from reimpl import registry
 
     if paper is None:
-        return registry.entries(papers or ())
+        return registry.entries(papers)
     folder = Path(paper)
     if (folder / "claims.toml").is_file():
         return [registry.find(folder.resolve().name, [folder])]
-    return [registry.find(paper, papers or ())]
+    return [registry.find(paper, papers)]
 
 
 def _conformance(entry: Entry) -> list[Check]:
@@ -564,48 +286,45 @@ def _conformance(entry: Entry) -> list[Check]:
     ]
 
 
-@app.command()
-def doctor(papers: Folders = None, runs: Runs = None, as_json: AsJson = False) -> None:
+def doctor(*, papers: Sequence[Path], runs: Path | None, as_json: bool) -> int:
     """Versions, devices, folders, data, W&B and papers here."""
     from reimpl import report
     from reimpl.cli.doctor import examine
     from reimpl.reproduction import Request
 
-    checks = examine(Request(paper="", runs=runs).root, papers or ())
+    checks = examine(Request(paper="", runs=runs).root, papers)
     print_page(
         lambda: report.checks_page(checks), lambda: {"checks": report.plain(checks)}, as_json
     )
+    return DONE
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "list": list_,
+    "show": show,
+    "verdict": verdict,
+    "judge": judge,
+    "plan": plan,
+    "reproduce": reproduce,
+    "record": record,
+    "why-rerun": why_rerun,
+    "data": data,
+    "check": check,
+    "doctor": doctor,
+}
 
 
 # Shared
 
 
-def _find(paper: str, papers: Sequence[Path] | None) -> Entry:
-    from reimpl.registry import find
-
-    return find(paper, papers or ())
-
-
 def _request(
-    paper: str,
-    *,
-    papers: Sequence[Path] | None,
-    variant: Sequence[str] | None,
-    claim: Sequence[str] | None,
-    settings: Sequence[str] | None = None,
-    precision: str | None = None,
-    **more: Any,
+    *, settings: Sequence[str] = (), precision: str | None = None, **asked: Any
 ) -> Request:
     from reimpl.reproduction import Request
 
-    return Request(
-        paper=paper,
-        papers=tuple(papers or ()),
-        variants=tuple(variant or ()),
-        claims=tuple(claim or ()),
-        overrides=overrides(settings or ()) | ({"precision": precision} if precision else {}),
-        **more,
-    )
+    changes = overrides(settings) | ({"precision": precision} if precision else {})
+    fixed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
+    return Request(overrides=changes, **fixed)
 
 
 def overrides(settings: Sequence[str]) -> dict[str, bool | int | float | str]:
@@ -629,9 +348,10 @@ def _scalar(text: str) -> bool | int | float | str:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def _end(verdicts: Sequence[Verdict], *, strict: bool, failed: bool = False) -> None:
-    """End with status 1 when a run errored, or with --strict when a claim did not come out."""
+def _status(verdicts: Sequence[Verdict], *, strict: bool, failed: bool = False) -> int:
+    """1 when a run errored, or with --strict when a claim did not come out."""
     from reimpl.report import UNFAVOURABLE
 
     if failed or (strict and any(verdict.lane in UNFAVOURABLE for verdict in verdicts)):
-        raise typer.Exit(FAILED)
+        return FAILED
+    return DONE
