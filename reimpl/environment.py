@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from reimpl.installed import version
+
 
 def environment(folder: Path | None = None) -> dict[str, Any]:
     """Versions, machine and the git state of `folder`; names no person, host or path."""
@@ -28,17 +30,6 @@ def _machine() -> Mapping[str, Any]:
         "cpu": _cpu(),
         "cores": _cores(),
     }
-
-
-@cache
-def version(package: str) -> str | None:
-    """Of an installed package."""
-    from importlib import metadata  # 25 ms, which commands that only read need not pay
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu() -> str:

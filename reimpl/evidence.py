@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from reimpl import registry
+from reimpl import kept, registry
 from reimpl.claims import Claims, Scalar, Variant, foreign_variants, own_variants_of
 from reimpl.errors import ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
-from reimpl.judging import LOOKS, judge_all, judge_in_looks
-from reimpl.keys import Keys, key_parts
+from reimpl.keys import Keys, declared, key_parts
 from reimpl.reading import apply_overrides
-from reimpl.records import Record, Store, no_collecting, read_measured, write_measured
+from reimpl.records import Record, Records, Store, no_collecting, read_measured, write_measured
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, Verdict
+from reimpl.verdict import DECIDED, LOOKS, Verdict
 
 Where = Literal["local", "committed"]
 
@@ -94,7 +93,14 @@ class Result:
 
 
 @no_collecting()
-def judged(entry: Entry, root: Path, *, in_looks: bool = False, committed: bool = True) -> Result:
+def judged(
+    entry: Entry,
+    root: Path,
+    *,
+    in_looks: bool = False,
+    committed: bool = True,
+    found: Records | None = None,
+) -> Result:
     """Verdicts from the records there are, without running anything.
 
     Args:
@@ -102,22 +108,30 @@ def judged(entry: Entry, root: Path, *, in_looks: bool = False, committed: bool 
         root: folder of the records.
         in_looks: judge as the sequential mode does.
         committed: rest on committed records where this machine has none.
+        found: this machine's records, when they were read already.
     """
-    evidence = gather(entry, root, committed=committed)
+    evidence = gather(entry, root, committed=committed, found=found)
     failed_variants = frozenset(record.variant for record in evidence.errors)
     measured = evidence.measured()
     others: dict[str, Variant] = {}
     for name in foreign_variants(entry.claims):
-        found = _elsewhere(name, entry, root)
-        if found is not None:
-            others[name], by_metric = found
+        elsewhere = _elsewhere(name, entry, root)
+        if elsewhere is not None:
+            others[name], by_metric = elsewhere
             for metric, values in by_metric.items():
                 measured.setdefault(metric, {})[name] = values
-    judge = judge_in_looks if in_looks else judge_all
-    verdicts = judge(entry.claims, measured, failed=failed_variants, others=others)
+
+    def judge() -> list[Verdict]:
+        from reimpl.judging import judge_all, judge_in_looks  # late: scipy
+
+        judge = judge_in_looks if in_looks else judge_all
+        return judge(entry.claims, measured, failed=failed_variants, others=others)
+
+    place = Store(root).folder(entry.slug) / (".verdicts-in-looks" if in_looks else ".verdicts")
+    given = entry.claims, measured, sorted(failed_variants), others, in_looks
     return Result(
         entry=entry,
-        verdicts=tuple(verdicts),
+        verdicts=tuple(kept.verdicts(place, given, judge)),
         evidence=evidence,
         baselines=best_baselines(entry.claims, evidence.records),
     )
@@ -138,9 +152,18 @@ def _elsewhere(
         return None
 
 
-def gather(entry: Entry, root: Path, *, committed: bool = True) -> Evidence:
-    """This machine's records of the current code; committed ones for variants not run here."""
-    found = Store(root).read(entry.slug)
+def gather(
+    entry: Entry, root: Path, *, committed: bool = True, found: Records | None = None
+) -> Evidence:
+    """This machine's records of the current code; committed ones for variants not run here.
+
+    Args:
+        entry: the paper.
+        root: folder of the records.
+        committed: take the committed ones, too.
+        found: this machine's, when they were read already.
+    """
+    found = found or Store(root).read(entry.slug)
     current = _Current(entry)
     mine = [record for record in found.ok if current.is_current(record)]
     local = {(record.part, record.variant) for record in mine}
@@ -275,8 +298,6 @@ def current_keys(
     baseline: str | None = None,
 ) -> Keys:
     """The keys of a variant's runs, for the code and claims as they are now."""
-    from reimpl import data
-
     assert part != "probe"
     chosen = dict(overrides or {})
     file = Path(model.partition(":")[0]) if model else None
@@ -286,9 +307,9 @@ def current_keys(
         seed=0,
         part=part,
         overrides=chosen,
-        folder=entry.folder,
+        code=entry.code,
         model_file=_baselines_folder() if baseline else file,
-        data=data.declared(entry.claims.sources) if entry.claims.sources else "",
+        data=declared(entry.claims.sources) if entry.claims.sources else "",
     )
     if model:
         parts["model"] += " " + model.partition(":")[2]

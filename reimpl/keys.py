@@ -9,9 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Variant
-from reimpl.environment import version
+from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant
 from reimpl.errors import RecordError
+from reimpl.installed import version
 from reimpl.records import Part, strict
 
 KEY_SCHEMA = 1
@@ -25,7 +25,7 @@ def key_parts(
     seed: int,
     part: Part,
     overrides: Mapping[str, Scalar],
-    folder: Path,
+    code: str,
     model_file: Path | None,
     data: str,
 ) -> dict[str, str]:
@@ -39,7 +39,7 @@ def key_parts(
         seed: of the run.
         part: of the run.
         overrides: what `--set` changed.
-        folder: the code of all its Python files counts, not its formatting or docstrings.
+        code: `code_digest` of the paper's folder.
         model_file: further code that counts: somebody's own model, or the folder of the baselines.
         data: the fingerprint of the data, empty when there are none.
     """
@@ -50,12 +50,24 @@ def key_parts(
         "variant": _digest([variant.id, _recipe(variant), variant.settings, *_folds(variant)]),
         "metrics": _digest(_metric_rules(claims, part)),
         "overrides": _canonical(overrides),
-        "paper_code": _code_digest(folder),
-        "model": "the paper's" if model_file is None else _code_digest(model_file),
+        "paper_code": code,
+        "model": "the paper's" if model_file is None else code_digest(model_file),
         "data": data,
         "torch": version("torch") or "none",
         "numpy": version("numpy") or "none",
     }
+
+
+def declared(sources: Mapping[str, Source]) -> str:
+    """A hash over hub, revision, config, rows and checksums of the blocks; no data are touched."""
+    rows, files = ("hub", "revision", "config", "splits", "sha256"), ("hub", "revision", "files")
+    table = {n: {k: _plain(s, k) for k in (files if s.files else rows)} for n, s in sources.items()}
+    return sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _plain(source: Source, name: str) -> Any:
+    value = getattr(source, name)
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def key(parts: Mapping[str, str]) -> str:
@@ -141,8 +153,12 @@ def _digest(value: Any) -> str:
     return sha256(_canonical(value).encode()).hexdigest()[:16]
 
 
-def _code_digest(place: Path) -> str:
-    """A hash of what the Python in a file or folder says."""
+def code_digest(place: Path) -> str:
+    """A hash of what the Python in a file or folder says, not of its formatting or docstrings.
+
+    Raises:
+        RecordError: a file cannot be read.
+    """
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
     root = place if place.is_dir() else place.parent
     try:

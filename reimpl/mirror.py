@@ -8,11 +8,9 @@ import json
 import math
 import os
 import re
-import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -35,6 +33,8 @@ class Mirror:
         self.mode, self.project, self.report = mode, project, report
         self.runs: dict[str, Any] = {}
         self._curves: set[tuple[str, str]] = set()
+        from concurrent.futures import ThreadPoolExecutor  # late: others import this module, too
+
         self._finishing = ThreadPoolExecutor(4)  # online, closing a run waits for its upload
 
     def take(self, lines: Iterable[bytes]) -> None:
@@ -81,7 +81,7 @@ class Mirror:
         import wandb
 
         return wandb.init(
-            id=f"{handle}-{secrets.token_hex(4)}",
+            id=f"{handle}-{os.urandom(4).hex()}",
             project=self.project,
             reinit="create_new",
             settings=wandb.Settings(

@@ -7,6 +7,7 @@
     root/<paper>/<variant>/<seed>-<key8>.json.unreadable  set aside, never judged
 
     root/<paper>/.index                                   what these files say, to read them once
+    root/<paper>/.verdicts                                what was last made of them (`kept`)
 
 A file is written under a temporary name, synced and renamed: after a crash it is whole or absent.
 """
@@ -304,7 +305,7 @@ class Store:
         index = self._index(paper)
         with no_collecting():
             live = 0
-            for folder in _folders(self.root / _safe(paper)):
+            for folder in _folders(self.folder(paper)):
                 live += _read_folder(folder, paper, index, found)
             index.tidy(live)
             for records in (found.ok, found.errors):
@@ -313,7 +314,11 @@ class Store:
         return found
 
     def _index(self, paper: str) -> Index:
-        return Index(self.root / _safe(paper) / ".index", paper=paper, fields=_KEPT)
+        return Index(self.folder(paper) / ".index", paper=paper, fields=_KEPT)
+
+    def folder(self, paper: str) -> Path:
+        """Where the records of a paper are; it may not be there yet."""
+        return self.root / _safe(paper)
 
     def find(
         self, *, paper: str, variant: str, seed: int, key: str, part: Part = "train"
@@ -376,7 +381,7 @@ class Store:
 
     def _stem(self, *, paper: str, variant: str, seed: int, key: str, part: Part) -> Path:
         kind = "" if part == "train" else f"{part}-"
-        return self.root / _safe(paper) / _safe(variant) / f"{kind}{seed}-{key[:8]}"
+        return self.folder(paper) / _safe(variant) / f"{kind}{seed}-{key[:8]}"
 
 
 _ORDER = attrgetter("part", "variant", "seed", "key")

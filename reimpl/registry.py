@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import import_module
@@ -22,6 +21,7 @@ from zlib import crc32
 
 from reimpl.claims import Claims
 from reimpl.errors import PaperError, ReimplError, near
+from reimpl.installed import entry_points
 from reimpl.reading import load_claims
 
 if TYPE_CHECKING:
@@ -117,6 +117,13 @@ class Entry:
             raise PaperError(f"paper '{self.slug}': its PAPER says slug '{found.slug}'; {hint}")
         return found
 
+    @cached_property
+    def code(self) -> str:
+        """A hash of what the paper's Python says."""
+        from reimpl.keys import code_digest  # late: a list needs none
+
+        return code_digest(self.folder)
+
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # not what was read so far
 
@@ -156,45 +163,6 @@ def _near_slug(name: str, slugs: list[str]) -> str:
     parts = {part for slug in slugs for part in (slug, *slug.split("_"))}
     hint = near(name.lower(), parts)
     return hint if hint.startswith("Did") else near(name, slugs)
-
-
-def entry_points(group: str) -> list[tuple[str, str]]:
-    """Name and target of the entry points of a group, in the order of `sys.path`.
-
-    Read from the installed metadata here: importing `importlib.metadata` alone takes as long as
-    two bare starts of Python, a fifth of what `reimpl list` may take.
-    """
-    seen: set[str] = set()
-    found: list[tuple[str, str]] = []
-    for folder in _metadata_folders():
-        stem = folder.stem.split("-")[0]
-        distribution = re.sub(r"[-_.]+", "_", stem).lower()
-        if distribution not in seen:  # the first on the path hides the others, as for imports
-            seen.add(distribution)
-            found += _section(folder / "entry_points.txt", group)
-    return found
-
-
-def _metadata_folders() -> Iterator[Path]:
-    for place in dict.fromkeys(sys.path):
-        with suppress(OSError):  # a zip file, or gone
-            inside = Path(place).iterdir()
-            yield from sorted(p for p in inside if p.name.endswith((".dist-info", ".egg-info")))
-
-
-def _section(path: Path, group: str) -> list[tuple[str, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):  # most packages have none
-        return []
-    found, here = [], False
-    for line in map(str.strip, lines):
-        if line.startswith("["):
-            here = line == f"[{group}]"
-        elif here and "=" in line and not line.startswith(("#", ";")):
-            name, _, value = line.partition("=")
-            found.append((name.strip(), value.partition("[")[0].strip()))
-    return found
 
 
 def _installed(slug: str, target: str) -> Entry:

@@ -27,12 +27,11 @@ from reimpl.errors import RequestError
 from reimpl.estimates import Estimator, Planned, Want, within
 from reimpl.evidence import Evidence, Result, current_keys, judged, spent_on
 from reimpl.jobs import Job, JobPart, check_shared, failed, sources_read
-from reimpl.judging import LOOKS
 from reimpl.keys import Keys, changed
 from reimpl.logger import RunLogger
-from reimpl.records import Record, Store, read_measured
+from reimpl.records import Record, Records, Store, read_measured
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, Verdict
+from reimpl.verdict import DECIDED, LOOKS, Verdict
 
 BASELINE_SEEDS = 5
 """Runs of a baseline where a split is small; with a thousand test items one run says enough."""
@@ -105,6 +104,8 @@ class Plan:
     """Seconds of the work that the budget leaves out, as far as they are known."""
     missing: str | None = None
     """Why there are no data to try anything on, when there are none."""
+    found: Records
+    """What was recorded here when it was made."""
 
     @property
     def jobs(self) -> list[Job]:
@@ -177,6 +178,7 @@ class _Planner:
             left_out={**left_out, **dict.fromkeys(beyond, "beyond the budget")},
             beyond_s=work,
             missing=self.missing,
+            found=self.found,
         )
 
     def within_budget(
@@ -346,7 +348,7 @@ class _Planner:
             claims=self.claims,
             root=self.request.root,
             room=self.room,
-            local=self.local,
+            local=self.found.ok,
             committed=partial(read_measured, self.entry.folder / "measured.jsonl"),
             may_probe=self.may_probe,
             run=self.try_out,
@@ -363,12 +365,12 @@ class _Planner:
             yield from run(jobs, self.room)
 
     @cached_property
-    def local(self) -> list[Record]:
-        return Store(self.request.root).read(self.entry.slug).ok
+    def found(self) -> Records:
+        return Store(self.request.root).read(self.entry.slug)
 
     @cached_property
     def recorded(self) -> dict[tuple[str, str, int, str], Record]:
-        return {(r.part, r.variant, r.seed, r.key): r for r in self.local}
+        return {(r.part, r.variant, r.seed, r.key): r for r in self.found.ok}
 
 
 def _check_device(request: Request) -> None:
@@ -495,6 +497,7 @@ def reproduce(
         nullcontext(run) if run else engine(request) as run_jobs,
     ):
         logger: RunLogger | None = None
+        made: Plan | None = None
         for made in planned or plans(request, estimate=False, run=run_jobs):
             kept += [record for p in made.planned for record in p.cached]
             if jobs := made.jobs:
@@ -510,7 +513,7 @@ def reproduce(
         if request.altered:
             result = _altered(request, [*kept, *fresh], fresh)
         else:
-            result = result_of(request, fresh=fresh)
+            result = result_of(request, made=made, fresh=fresh)
         if logger is not None:
             logger.verdict(result)
     return result
@@ -585,17 +588,25 @@ def _asked(request: Request, verdict: Verdict) -> bool:
     return not request.variants or bool(set(request.variants) & set(verdict.variants))
 
 
-def result_of(request: Request, *, fresh: Sequence[Record] = (), committed: bool = True) -> Result:
+def result_of(
+    request: Request,
+    *,
+    made: Plan | None = None,
+    fresh: Sequence[Record] = (),
+    committed: bool = True,
+) -> Result:
     """Verdicts on what the request asks for, from the records there are.
 
     Args:
         request: with `auto` seeds they are those of the sequential mode, with what it took.
+        made: the last plan, when there was one: what it read need not be read again.
         fresh: records made now.
         committed: as for `judged`.
     """
-    entry = registry.find(request.paper, request.papers)
+    entry = made.entry if made else registry.find(request.paper, request.papers)
     auto = request.seeds == "auto"
-    result = judged(entry, request.root, in_looks=auto, committed=committed)
+    found = made.found if made and not fresh else None
+    result = judged(entry, request.root, in_looks=auto, committed=committed, found=found)
     asked = tuple(verdict for verdict in result.verdicts if _asked(request, verdict))
     spent = spent_on(entry.claims, asked) if auto else None
     return replace(result, verdicts=asked, fresh=tuple(fresh), spent=spent)
@@ -605,7 +616,7 @@ def why_rerun(request: Request) -> dict[str, list[str]]:
     """Run (variant and seed) → in words, why `reproduce` would make it again."""
     planner = _Planner(request)
     before: dict[tuple[str, str, int], Record] = {}
-    for record in sorted(planner.local, key=lambda record: record.started):
+    for record in sorted(planner.found.ok, key=lambda record: record.started):
         before[record.part, record.variant, record.seed] = record
     reasons: dict[str, list[str]] = {}
     for planned in planner.plan(estimate=False).planned:

@@ -10,6 +10,8 @@ Lane = Literal[
 ]
 DECIDED: frozenset[Lane] = frozenset({"reproduced", "below", "above"})
 """Lanes that end the looking."""
+LOOKS = (3, 5, 8, 12, 20)
+"""Numbers of seeds at which the sequential mode looks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

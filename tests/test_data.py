@@ -17,9 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from reimpl import data
+from reimpl import data, fetching
+from reimpl.cache import entry_of, size, size_of
 from reimpl.claims import Source
 from reimpl.errors import DataError
+from reimpl.keys import declared
 
 REPOSITORY = Path(__file__).parent.parent
 PIXELS = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
@@ -236,7 +238,7 @@ def test_two_processes_that_decode_at_once_get_the_same(mirror, cache):
     ]
     assert [int(process.communicate()[0]) for process in running] == [PIXELS.sum()] * 2
     assert [path.name for path in (cache / "decoded").glob("*") if path.name[0] != "."] == [
-        data._entry(TOY).name
+        entry_of(TOY).name
     ]
 
 
@@ -291,11 +293,11 @@ def test_all_processes_of_a_machine_share_one_copy_in_memory(mirror, cache):
 def test_only_decoded_columns_remain_after_decoding(mirror, cache):
     train_of(TOY)
     kept = {file.name for file in cache.rglob("*") if file.is_file()}
-    assert kept - {f".{data._entry(TOY).name}.lock"} == {"meta.json", "image.npy", "label.npy"}
+    assert kept - {f".{entry_of(TOY).name}.lock"} == {"meta.json", "image.npy", "label.npy"}
 
 
 def test_what_a_killed_process_left_is_swept_away(mirror, cache):
-    entry = data._entry(TOY)
+    entry = entry_of(TOY)
     left = entry.with_name(f".{entry.name}.partial")
     (left / "train").mkdir(parents=True)
     assert len(train_of(TOY)["label"]) == 6
@@ -304,7 +306,7 @@ def test_what_a_killed_process_left_is_swept_away(mirror, cache):
 
 def test_a_truncated_cache_file_is_decoded_again(mirror):
     train_of(TOY)
-    file = data._entry(TOY) / "train" / "image.npy"
+    file = entry_of(TOY) / "train" / "image.npy"
     file.write_bytes(file.read_bytes()[:-5])
     assert np.array_equal(train_of(TOY)["image"], PIXELS)
 
@@ -312,7 +314,7 @@ def test_a_truncated_cache_file_is_decoded_again(mirror):
 @pytest.mark.parametrize("content", ["", "[]", '{"splits": {"train": {}}}'])
 def test_a_damaged_index_of_the_cache_is_decoded_again(mirror, content):
     train_of(TOY)
-    (data._entry(TOY) / "meta.json").write_text(content)
+    (entry_of(TOY) / "meta.json").write_text(content)
     assert np.array_equal(train_of(TOY)["image"], PIXELS)
 
 
@@ -321,11 +323,11 @@ def test_the_least_recently_used_dataset_goes_when_the_cache_is_full(mirror, mon
     for age, source in enumerate((first, second)):
         train_of(source)
         moment = time.time() - 100 + age
-        os.utime(data._entry(source) / "meta.json", (moment, moment))
+        os.utime(entry_of(source) / "meta.json", (moment, moment))
     train_of(first)  # used again, so the second is now the oldest
-    monkeypatch.setenv("REIMPL_CACHE_GB", str(2.5 * data._size(data._entry(first)) / 1e9))
+    monkeypatch.setenv("REIMPL_CACHE_GB", str(2.5 * size_of(entry_of(first)) / 1e9))
     train_of(third)
-    assert [data._entry(source).exists() for source in (first, second, third)] == [
+    assert [entry_of(source).exists() for source in (first, second, third)] == [
         True,
         False,
         True,
@@ -335,7 +337,7 @@ def test_the_least_recently_used_dataset_goes_when_the_cache_is_full(mirror, mon
 def test_the_dataset_in_use_stays_even_when_it_alone_is_too_large(mirror, monkeypatch):
     monkeypatch.setenv("REIMPL_CACHE_GB", "0")
     assert len(train_of(TOY)["label"]) == 6
-    assert data.cache_size() == data._size(data._entry(TOY)) > 0
+    assert size() == size_of(entry_of(TOY)) > 0
 
 
 def test_the_bound_of_the_cache_must_be_a_number(mirror, monkeypatch):
@@ -347,13 +349,13 @@ def test_without_data_and_network_the_error_names_three_ways(cache, no_network):
     started = time.perf_counter()
     said = refusal(TOY)
     assert time.perf_counter() - started < 5
-    for way in ("REIMPL_DATA_MIRROR", "run once with a network", str(data._entry(TOY))):
+    for way in ("REIMPL_DATA_MIRROR", "run once with a network", str(entry_of(TOY))):
         assert way in said
 
 
 def test_the_offline_switch_of_the_hub_is_obeyed_without_asking(cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(data, "urlopen", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr(fetching, "urlopen", lambda *_, **__: pytest.fail("asked the hub"))
     assert "hub cannot be reached" in refusal(TOY)
 
 
@@ -370,7 +372,7 @@ def test_what_the_libraries_raise_becomes_a_data_error(cache, monkeypatch, kind)
     def fail(*_, **__):
         raise error("the hub\nsays no")
 
-    monkeypatch.setattr(data, "_hub_answers", lambda: True)
+    monkeypatch.setattr(fetching, "_hub_answers", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", fail)
     assert "org/toy" in refusal(TOY)
 
@@ -387,7 +389,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(cache, monkeypatch):
             for split, rows in TOY.splits.items()
         }
 
-    monkeypatch.setattr(data, "_hub_answers", lambda: True)
+    monkeypatch.setattr(fetching, "_hub_answers", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     train_of(replace(TOY, classes=None))
     assert asked == {"path": TOY.hub, "config": TOY.config, "revision": TOY.revision}
@@ -498,7 +500,7 @@ def test_missing_says_which_folder_the_mirror_lacks(mirror):
 
 def test_verify_finds_a_changed_byte_and_decodes_again(mirror):
     before = data.verify({"toy": TOY})
-    file = data._entry(TOY) / "train" / "image.npy"
+    file = entry_of(TOY) / "train" / "image.npy"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -539,7 +541,7 @@ def test_the_fingerprint_does_not_see_the_order_of_columns():
     "change", [{"revision": "f"}, {"splits": {"train": 6}}, {"sha256": {"train": "0"}}]
 )
 def test_what_is_declared_enters_the_hash(change):
-    assert data.declared({"toy": TOY}) != data.declared({"toy": replace(TOY, **change)})
+    assert declared({"toy": TOY}) != declared({"toy": replace(TOY, **change)})
 
 
 @pytest.mark.data

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,14 @@ def test_the_package_itself_imports_nothing_heavy() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [name for name in (*HEAVY, *LIGHT) if name in done.stdout.split()] == []
+
+
+def test_asking_for_the_same_verdicts_again_imports_nothing_heavy(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    words = ["tiny", "--papers", str(tiny_paper), "--runs", str(tmp_path / "runs")]
+    assert "scipy" in imported("reproduce", *words, "--wandb", "disabled")
+    for command in ("reproduce", "verdict"):
+        assert [
+            name for name in (*HEAVY, "numpy", "rich") if name in imported(command, *words)
+        ] == []

@@ -8,7 +8,7 @@ import pytest
 
 from reimpl.claims import Claims
 from reimpl.errors import RecordError
-from reimpl.keys import changed, key, key_parts
+from reimpl.keys import changed, code_digest, key, key_parts
 from reimpl.reading import load_claims
 
 CLAIMS = """
@@ -94,7 +94,7 @@ def parts(folder: Path, *, variant: str = "plain", **changes: Any) -> dict[str, 
         "seed": 0,
         "part": "train",
         "overrides": {},
-        "folder": folder,
+        "code": code_digest(folder),
         "model_file": None,
         "data": "abc",
     }

@@ -11,9 +11,9 @@ import pytest
 from reimpl import registry
 from reimpl.claims import Claims
 from reimpl.errors import RequestError
-from reimpl.judging import LOOKS, judge_in_looks
+from reimpl.judging import judge_in_looks
 from reimpl.reproduction import Request, looks, reproduce, result_of
-from reimpl.verdict import DECIDED
+from reimpl.verdict import DECIDED, LOOKS
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from reimpl.evidence import BestBaseline, Evidence, Result
 from reimpl.jobs import Job
 from reimpl.judging import judge_all
 from reimpl.reading import load_claims
-from reimpl.records import Record
+from reimpl.records import Record, Records
 from reimpl.registry import Entry, entries, find
 from reimpl.report.text import decimals, spread_decimals
 from reimpl.reproduction import Plan, Request
@@ -519,6 +519,7 @@ def planned_as(claims: Claims, *planned: Planned, **more: Any) -> Plan:
         planned=planned,
         room=Room(threads=2),
         left_out={},
+        found=Records(ok=[], errors=[], unreadable=[]),
         **more,
     )
 

@@ -30,9 +30,9 @@ from reimpl.claims import (
 )
 from reimpl.errors import ClaimsError
 from reimpl.inference import cv_star
-from reimpl.judging import LEVELS, LOOKS, default_margin, judge, judge_all, level_at
+from reimpl.judging import LEVELS, default_margin, judge, judge_all, level_at
 from reimpl.report.text import plain
-from reimpl.verdict import Verdict
+from reimpl.verdict import LOOKS, Verdict
 
 TOLD: dict[str, Any] = {
     "id": "c",

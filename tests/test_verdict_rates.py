@@ -22,7 +22,8 @@ from reimpl.claims import (
     Trend,
     Value,
 )
-from reimpl.judging import LOOKS, judge, level_at
+from reimpl.judging import judge, level_at
+from reimpl.verdict import LOOKS
 
 TOLD: dict[str, Any] = {
     "id": "c",

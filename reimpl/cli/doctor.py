@@ -26,14 +26,11 @@ def _look(what: str, detail: str, *, well: bool = True) -> Check:
 
 
 def _look_at_versions(_root: Path, _papers: Sequence[Path]) -> list[Check]:
-    from importlib.metadata import PackageNotFoundError, version
+    from reimpl.installed import version
 
     found: dict[str, str] = {"python": sys.version.split()[0]}
     for package in ("reimpl", "torch", "numpy", "pytorch-lightning", "datasets", "wandb"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
+        found[package] = version(package) or "missing"
     detail = ", ".join(f"{name} {number}" for name, number in found.items())
     return [_look("versions", detail, well="missing" not in found.values())]
 
@@ -87,10 +84,10 @@ def _look_at_locks(root: Path) -> Check:
 
 
 def _look_at_data(_root: Path, _papers: Sequence[Path]) -> list[Check]:
-    from reimpl.data import cache_root, cache_size
+    from reimpl import cache
 
     bound = os.environ.get("REIMPL_CACHE_GB", "20")
-    checks = [_look("cache", f"{cache_root()}: {cache_size() / 1e9:.2f} of {bound} GB")]
+    checks = [_look("cache", f"{cache.root()}: {cache.size() / 1e9:.2f} of {bound} GB")]
     mirror = os.environ.get("REIMPL_DATA_MIRROR")
     if mirror:
         there = Path(mirror).expanduser().is_dir()
