@@ -410,6 +410,7 @@ def test_check_passes_a_paper_that_does_what_it_owes(tiny_paper: Path) -> None:
 
 def progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Progress, list[Job]]:
     monkeypatch.setattr("reimpl.cli.progress.SAY_EVERY", -1.0)
+    monkeypatch.setattr("reimpl.cli.progress.SAYING_SHARE", 0.0)
     runs = folder / "runs"
     request = reproduction.Request(
         paper="tiny", papers=(folder,), claims=("test-error",), runs=runs

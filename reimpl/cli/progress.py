@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from reimpl.reproduction import Plan, Request
 
 SAY_EVERY = 15.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress where there is no terminal, at first."""
+SAYING_SHARE = 0.02
+"""Of the time so far lies between them later, so that the log of a long night stays short."""
 JUDGE_EVERY = 10.0
 """Seconds between two verdicts on what there is so far."""
 JUDGING_SHARE = 0.02
@@ -85,9 +87,11 @@ class Progress:
             self._take(event.contents["result"])
             if self.live is not None and not self.request.altered:
                 self._judge()
-        if self.live is None and time.monotonic() - self.said > SAY_EVERY:
-            self.said = time.monotonic()
-            self.say(self._line())
+        if self.live is None:
+            now = time.monotonic()
+            if now - self.said > max(SAY_EVERY, SAYING_SHARE * (now - self.began)):
+                self.said = now
+                self.say(self._line())
 
     def say(self, line: str) -> None:
         """A line that stays."""
