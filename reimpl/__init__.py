@@ -50,7 +50,7 @@ def reproduce(paper: str, **options: Any) -> Result:
 
     Args:
         paper: slug, or any unambiguous part of it.
-        options: fields of `reimpl.reproduction.Request`: variants, claims, seeds, cost, workers, …
+        options: fields of `reimpl.planning.Request`: variants, claims, seeds, cost, workers, …
 
     Returns:
         Verdicts, the records they rest on, and the runs that failed.
@@ -58,7 +58,7 @@ def reproduce(paper: str, **options: Any) -> Result:
     Raises:
         ReimplError: the user's mistake. Runs that fail are in the result's `errors`.
     """
-    from reimpl.reproduction import Request
+    from reimpl.planning import Request
     from reimpl.reproduction import reproduce as run
 
     return run(Request(paper=paper, **options))

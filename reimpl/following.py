@@ -8,8 +8,8 @@ from reimpl.errors import RequestError
 from reimpl.evidence import current_keys
 from reimpl.jobs import Job
 from reimpl.keys import changed
+from reimpl.planning import Request
 from reimpl.registry import Entry
-from reimpl.reproduction import Request
 
 
 def follow(request: Request) -> None:

@@ -30,7 +30,7 @@ from reimpl.errors import ReimplError, RequestError, RunError
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another, which may be measuring; the dead are noticed sooner."""
-NOTICE = 3.0
+NOTICE = 10.0
 """Seconds in which a process whose end has stopped the others can be seen to have ended."""
 HANGING = 300.0
 """Seconds after the end of one process at which rank 0, should it still wait for it, ends, too."""

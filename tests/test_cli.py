@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reimpl import cli, evidence, reproduction
+from reimpl import cli, evidence, planning, reproduction
 from reimpl.cli import parser
 from reimpl.cli.app import COMMANDS, overrides
 from reimpl.cli.progress import Progress
@@ -52,7 +52,7 @@ def on(folder: Path, command: str, *words: object) -> Said:
 def keep(folder: Path, measured: Mapping[str, Sequence[float]]) -> None:
     """Records of the current code, as if it had run."""
     entry = find(folder.name, [folder])
-    store = Store(reproduction.Request(paper="").root)
+    store = Store(planning.Request(paper="").root)
     for name, values in measured.items():
         keys = evidence.current_keys(entry, entry.claims.variant(name), "train")
         for seed, value in enumerate(values):
@@ -412,11 +412,9 @@ def progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Progress, l
     monkeypatch.setattr("reimpl.cli.progress.SAY_EVERY", -1.0)
     monkeypatch.setattr("reimpl.cli.progress.SAYING_SHARE", 0.0)
     runs = folder / "runs"
-    request = reproduction.Request(
-        paper="tiny", papers=(folder,), claims=("test-error",), runs=runs
-    )
+    request = planning.Request(paper="tiny", papers=(folder,), claims=("test-error",), runs=runs)
     shown = Progress(request)
-    return shown, shown.begin(reproduction.plan(request, estimate=False)).jobs
+    return shown, shown.begin(planning.plan(request, estimate=False)).jobs
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(

@@ -10,9 +10,10 @@ from reimpl.claims import Claims
 from reimpl.engines import Event, Room, at_once
 from reimpl.estimates import Estimator, Planned, Want, peak_memory_mb, wall_seconds, within
 from reimpl.jobs import Job, Probe
+from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
 from reimpl.registry import Entry, find
-from reimpl.reproduction import Request, plan, plans, reproduce
+from reimpl.reproduction import plans, reproduce
 
 QUAD = Room(threads=4, memory_mb=10_000)
 

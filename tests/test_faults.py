@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from reimpl.jobs import claim, undone
+from reimpl.planning import Request, plan
 from reimpl.records import Store
-from reimpl.reproduction import Request, plan, reproduce
+from reimpl.reproduction import reproduce
 from tests.disturbing import begin, command, first_thing, measured, wait_until
 
 

@@ -14,8 +14,9 @@ from reimpl.evidence import judged
 from reimpl.inference import mean_sd, t_quantile
 from reimpl.judging import judge
 from reimpl.paper import Seeds
+from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
-from reimpl.reproduction import Request, plan, reproduce
+from reimpl.reproduction import reproduce
 from reimpl.verdict import Verdict
 
 CODE = '''"""Guesses the class that is more common among the rows to learn from."""

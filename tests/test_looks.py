@@ -12,7 +12,8 @@ from reimpl import registry
 from reimpl.claims import Claims
 from reimpl.errors import RequestError
 from reimpl.judging import judge_in_looks
-from reimpl.reproduction import Request, looks, reproduce, result_of
+from reimpl.planning import Request
+from reimpl.reproduction import looks, reproduce, result_of
 from reimpl.verdict import DECIDED, LOOKS
 
 

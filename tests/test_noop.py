@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from reimpl.reproduction import Request, reproduce
+from reimpl.planning import Request
+from reimpl.reproduction import reproduce
 
 CODE = '''"""A paper whose runs do nothing."""
 

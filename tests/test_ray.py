@@ -20,7 +20,8 @@ from reimpl.engines import check_ray, cluster
 from reimpl.engines import ray as engine
 from reimpl.errors import RequestError
 from reimpl.jobs import Job
-from reimpl.reproduction import Request, plan, reproduce
+from reimpl.planning import Request, plan
+from reimpl.reproduction import reproduce
 from tests.disturbing import begin, first_thing, measured, wait_until
 
 MEMORY = 4 * 2**30

@@ -13,11 +13,11 @@ from reimpl.estimates import Planned
 from reimpl.evidence import BestBaseline, Evidence, Result
 from reimpl.jobs import Job
 from reimpl.judging import judge_all
+from reimpl.planning import Plan, Request
 from reimpl.reading import load_claims
 from reimpl.records import Record, Records
 from reimpl.registry import Entry, entries, find
 from reimpl.report.text import decimals, spread_decimals
-from reimpl.reproduction import Plan, Request
 from reimpl.verdict import Verdict
 
 CLAIMS = """

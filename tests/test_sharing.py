@@ -22,8 +22,9 @@ from reimpl.engines import room
 from reimpl.errors import RequestError
 from reimpl.evidence import Result
 from reimpl.jobs import Job, attempt, check_shared
+from reimpl.planning import Request, plan
 from reimpl.records import Record, Store
-from reimpl.reproduction import Request, plan, reproduce
+from reimpl.reproduction import reproduce
 from reimpl.sharing import Share
 from reimpl.training import check_batchnorm, reduction
 

@@ -17,9 +17,9 @@ from reimpl.errors import ReimplError, RequestError
 
 if TYPE_CHECKING:
     from reimpl.evidence import Result
+    from reimpl.planning import Request
     from reimpl.registry import Entry
     from reimpl.report import Check
-    from reimpl.reproduction import Request
     from reimpl.verdict import Verdict
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -102,9 +102,9 @@ def judge(*, claims: Path, measurements: Path, strict: bool, as_json: bool) -> i
 
 def plan(*, probe: bool, as_json: bool, **asked: Any) -> int:
     """What `reproduce` would run, and how long it takes."""
-    from reimpl import report, reproduction
+    from reimpl import planning, report
 
-    made = reproduction.plan(_request(**asked), probe=probe)
+    made = planning.plan(_request(**asked), probe=probe)
     if made.missing:
         say(made.missing)
     print_page(lambda: report.plan_page(made), lambda: report.plan_json(made), as_json)
@@ -169,11 +169,12 @@ def _run(request: Request) -> Result:
     """
     from reimpl import report, reproduction
     from reimpl.cli.progress import Progress
+    from reimpl.planning import engine
 
     progress = Progress(request)
     signal.signal(signal.SIGTERM, _interrupt)  # how a cluster says that time is up
     try:
-        with progress, reproduction.engine(request) as run:
+        with progress, engine(request) as run:
             plans = reproduction.plans(request, probe=False, run=run)
             return reproduction.reproduce(
                 request,
@@ -208,8 +209,8 @@ def record(*, paper: str, papers: Sequence[Path], runs: Path | None) -> int:
     """Promote records to `measured.jsonl` and the README's table."""
     from reimpl import registry, report
     from reimpl.evidence import promote
+    from reimpl.planning import Request
     from reimpl.records import read_measured
-    from reimpl.reproduction import Request
 
     entry = registry.find(paper, papers)
     report.rebuild_readme(entry)  # a README without a place for it shows before we write
@@ -290,7 +291,7 @@ def doctor(*, papers: Sequence[Path], runs: Path | None, as_json: bool) -> int:
     """Versions, devices, folders, data, W&B and papers here."""
     from reimpl import report
     from reimpl.cli.doctor import examine
-    from reimpl.reproduction import Request
+    from reimpl.planning import Request
 
     checks = examine(Request(paper="", runs=runs).root, papers)
     print_page(
@@ -320,7 +321,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 def _request(
     *, settings: Sequence[str] = (), precision: str | None = None, **asked: Any
 ) -> Request:
-    from reimpl.reproduction import Request
+    from reimpl.planning import Request
 
     changes = overrides(settings) | ({"precision": precision} if precision else {})
     fixed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}

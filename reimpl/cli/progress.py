@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from reimpl.engines import Event
-    from reimpl.reproduction import Plan, Request
+    from reimpl.planning import Plan, Request
 
 SAY_EVERY = 15.0
 """Seconds between two lines of progress where there is no terminal, at first."""

@@ -15,8 +15,8 @@ from reimpl.report.text import Page, Table, duration, figure, gigabytes, number,
 if TYPE_CHECKING:
     from reimpl.data import SplitFacts
     from reimpl.estimates import Planned
+    from reimpl.planning import Plan
     from reimpl.registry import Entry
-    from reimpl.reproduction import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

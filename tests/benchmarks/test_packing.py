@@ -12,7 +12,7 @@ from reimpl.engines import Room, cores
 from reimpl.engines.processes import Team
 from reimpl.estimates import GAIN
 from reimpl.jobs import Job
-from reimpl.reproduction import Request, open_data, plan
+from reimpl.planning import Request, open_data, plan
 
 ROUNDS = 3
 FEW = [

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from reimpl.reproduction import Request, reproduce
+from reimpl.planning import Request
+from reimpl.reproduction import reproduce
 
 WARM = 20
 """Runs after which workers are up and everything is imported."""

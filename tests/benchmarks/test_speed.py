@@ -248,7 +248,8 @@ def test_two_hundred_symmetry_starts_at_once_beat_one_by_one(benchmark: Any) -> 
 
 
 def test_wandb_slows_no_run(benchmark: Any, tiny_paper: Path, tmp_path: Path) -> None:
-    from reimpl.reproduction import Request, reproduce
+    from reimpl.planning import Request
+    from reimpl.reproduction import reproduce
 
     claims = tiny_paper / "claims.toml"
     claims.write_text(claims.read_text().replace("epochs = 10", "epochs = 300"))

@@ -1,0 +1,433 @@
+"""What a request comes to: which runs, which of them are recorded, what the rest takes."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+from reimpl import registry
+from reimpl.claims import (
+    COSTS,
+    Claim,
+    Claims,
+    Cost,
+    Exact,
+    Metric,
+    Scalar,
+    Variant,
+    own_variants_of,
+)
+from reimpl.engines import Event, Room, Run, check_ray, room
+from reimpl.errors import RequestError
+from reimpl.estimates import Estimator, Planned, Want, within
+from reimpl.evidence import current_keys, judged
+from reimpl.jobs import Job, JobPart, check_shared, sources_read
+from reimpl.keys import Keys
+from reimpl.records import Record, Records, Store, read_measured
+from reimpl.registry import Entry
+from reimpl.verdict import DECIDED, LOOKS
+
+BASELINE_SEEDS = 5
+"""Runs of a baseline where a split is small; with a thousand test items one run says enough."""
+SMALL_SPLIT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody wants reproduced."""
+
+    paper: str
+    papers: tuple[Path, ...] = ()
+    """Folders of papers that are not installed."""
+    variants: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    seeds: int | Literal["auto"] | None = None
+    """Runs of each variant instead of the variant's own number; `auto` looks at 3, 5, 8, 12 and 20
+    seeds and stops each claim as soon as it is decided."""
+    cost: Cost = "minutes"
+    """Claims that take more than this are left out."""
+    budget_s: float | None = None
+    """Seconds that the whole may take: what fits is run, the cheapest undecided claims first."""
+    workers: int | None = None
+    device: str = "cpu"
+    devices: int = 1
+    """Processes on each node, each with a device, that share every training."""
+    num_nodes: int = 1
+    """Machines on which they are; MASTER_ADDR, MASTER_PORT and NODE_RANK say which is which."""
+    wandb: str = "auto"
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
+    model: str | None = None
+    force: bool = False
+    baselines: bool = False
+    engine: Literal["processes", "inprocess", "ray"] = "processes"
+    address: str | None = None
+    """`HOST:PORT` of a Ray cluster; `RAY_ADDRESS`, or one that is started here."""
+    runs: Path | None = None
+    """Folder of the records; `REIMPL_RUNS`, or `runs` here."""
+
+    @property
+    def root(self) -> Path:
+        """The folder of the records."""
+        return (self.runs or Path(os.environ.get("REIMPL_RUNS", "runs"))).absolute()
+
+    @property
+    def cluster(self) -> str | None:
+        """Where the Ray cluster answers, when one is not to be started here."""
+        if self.engine != "ray":
+            return None
+        return self.address or os.environ.get("RAY_ADDRESS") or None
+
+    @property
+    def altered(self) -> bool:
+        """Its runs are not the paper's and are never judged as such."""
+        return bool(self.overrides) or self.model is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that `reproduce` would do."""
+
+    request: Request
+    entry: Entry
+    planned: tuple[Planned, ...]
+    room: Room
+    """What its jobs may take at once."""
+    left_out: Mapping[str, str]
+    """Claim → why it is not settled here."""
+    beyond_s: float = 0.0
+    """Seconds of the work that the budget leaves out, as far as they are known."""
+    missing: str | None = None
+    """Why there are no data to try anything on, when there are none."""
+    found: Records
+    """What was recorded here when it was made."""
+
+    @property
+    def jobs(self) -> list[Job]:
+        """In the order of work: what is quick to count first, then long before short."""
+        order = sorted(self.planned, key=lambda p: (p.part != "counts", -(p.seconds or 0.0)))
+        return [job for planned in order for job in planned.jobs]
+
+
+def plan(
+    request: Request, *, estimate: bool = True, probe: bool = True, run: Run | None = None
+) -> Plan:
+    """What `reproduce` would do.
+
+    Args:
+        request: what is wanted.
+        estimate: say how long it takes.
+        probe: try variants that were never run here; without it, the committed records of another
+            machine serve as a guess, and only what has none is tried.
+        run: runs the probes, where it is at hand (`engine`).
+
+    Raises:
+        ReimplError: an unknown paper, variant, claim or key; data that are not at hand.
+    """
+    return _Planner(request, probe=probe, run=run).plan(estimate=estimate)
+
+
+def wanted(request: Request) -> tuple[Entry, list[Claim]]:
+    """The paper, and its claims that are asked for and can be settled at this cost."""
+    planner = _Planner(request)
+    return planner.entry, planner.chosen_claims()[0]
+
+
+class _Planner:
+    def __init__(self, request: Request, *, probe: bool = True, run: Run | None = None) -> None:
+        self.request, self.may_probe, self.run = request, probe, run
+        self.missing: str | None = None
+        self.entry = registry.find(request.paper, request.papers)
+        self.entry.check_packages()
+        self.claims = self.entry.claims
+        self.room = room(
+            request.workers,
+            device=request.device,
+            devices=request.devices,
+            nodes=request.num_nodes,
+        )
+        if request.engine == "ray":
+            check_ray(request.device, request.devices * request.num_nodes)
+        else:
+            _check_device(request)
+        if request.model:
+            from reimpl.jobs import own_model
+
+            own_model(request.model)  # a mistake shows now, not in a worker
+
+    def plan(self, *, estimate: bool) -> Plan:
+        chosen, left_out = self.chosen_claims()
+        planned = [
+            p for p in (self.counts(chosen), *self.trainings(chosen), *self.baselines(chosen)) if p
+        ]
+        if estimate or self.request.budget_s is not None:
+            planned = self.estimated(planned)
+        fitting, beyond = self.within_budget(planned, chosen)
+        work = sum(p.seconds or 0.0 for p in planned) - sum(p.seconds or 0.0 for p in fitting)
+        return Plan(
+            request=self.request,
+            entry=self.entry,
+            planned=tuple(fitting),
+            room=self.room,
+            left_out={**left_out, **dict.fromkeys(beyond, "beyond the budget")},
+            beyond_s=work,
+            missing=self.missing,
+            found=self.found,
+        )
+
+    def within_budget(
+        self, planned: Sequence[Planned], chosen: Sequence[Claim]
+    ) -> tuple[Sequence[Planned], list[str]]:
+        """What fits: counts, then undecided claims, then decided ones, then what no claim needs."""
+        if self.request.budget_s is None:
+            return planned, []
+        here = judged(self.entry, self.request.root, committed=False).verdicts
+        decided = {verdict.id for verdict in here if verdict.lane in DECIDED}
+        wants = [
+            Want(
+                name=claim.id,
+                variants=frozenset(own_variants_of(claim)),
+                rank=1 + (claim.id in decided),
+            )
+            for claim in chosen
+            if not isinstance(claim, Exact)
+        ]
+        claimed = {variant for want in wants for variant in want.variants}
+        wants += [
+            Want(name=p.variant, variants=frozenset({p.variant}), rank=3 * (p.part != "counts"))
+            for p in planned
+            if p.variant not in claimed
+        ]
+        return within(planned, wants, seconds=self.request.budget_s, room=self.room)
+
+    def chosen_claims(self) -> tuple[list[Claim], dict[str, str]]:
+        """The claims asked for that can be settled at this cost, and why the others are not."""
+        if self.request.claims:
+            return [self.claims.claim(name) for name in self.request.claims], {}
+        variants = {self.claims.variant(name).id for name in self.request.variants}
+        limit = COSTS.index(self.request.cost)
+        chosen: list[Claim] = []
+        left_out: dict[str, str] = {}
+        for claim in self.claims.claims.values():
+            if variants and not variants & set(own_variants_of(claim)):
+                continue
+            if claim.needs:
+                left_out[claim.id] = f"needs {claim.needs}"
+            elif COSTS.index(claim.cost) > limit:
+                left_out[claim.id] = f"costs {claim.cost}: ask for it with --cost {claim.cost}"
+            else:
+                chosen.append(claim)
+        return chosen, left_out
+
+    def counts(self, chosen: Sequence[Claim]) -> Planned | None:
+        names = {claim.variant: None for claim in chosen if isinstance(claim, Exact)}
+        if not names or self.request.altered:
+            return None
+        parts = [self.planned(self.claims.variants[name], (0,), "counts") for name in names]
+        return Planned(
+            variant=", ".join(names),
+            part="counts",
+            seeds=(0,),
+            cached=tuple(r for p in parts for r in p.cached),
+            jobs=tuple(job for p in parts for job in p.jobs),
+        )
+
+    def trainings(self, chosen: Sequence[Claim]) -> list[Planned]:
+        names = dict.fromkeys(self.request.variants)
+        if not names:
+            names = dict.fromkeys(
+                name
+                for claim in chosen
+                if not isinstance(claim, Exact)
+                for name in own_variants_of(claim)
+            )
+        return [self.planned(v, self.seeds(v), "train") for v in map(self.claims.variant, names)]
+
+    def seeds(self, variant: Variant) -> tuple[int, ...]:
+        """Run numbers; the folds of a cross-validation are runs of their own."""
+        asked = self.request.seeds
+        if asked is None:
+            asked = variant.seeds
+        elif asked == "auto":
+            asked = LOOKS[0]
+        return tuple(range(variant.folds * (1 if variant.deterministic else asked)))
+
+    def planned(
+        self,
+        variant: Variant,
+        seeds: tuple[int, ...],
+        part: JobPart,
+        *,
+        baseline: tuple[str, str] | None = None,
+    ) -> Planned:
+        """Cached records and jobs; the seeds of a vectorised variant are one job."""
+        label = f"{baseline[0]} on {variant.id}" if baseline else variant.id
+        keys = self.keys(variant, part, "/".join(baseline) if baseline else None)
+        recorded = {} if self.request.force else self.recorded
+        cached, left = [], []
+        for seed in seeds:
+            record = recorded.get((part, label, seed, keys.key(seed)))
+            cached.append(record) if record else left.append(seed)
+        together = variant.vectorised and part == "train"
+        batches = [tuple(left)] if together and left else [(seed,) for seed in left]
+        return Planned(
+            variant=label,
+            part=part,
+            seeds=seeds,
+            cached=tuple(cached),
+            jobs=tuple(self.job(variant, b, part, keys, baseline=baseline) for b in batches),
+        )
+
+    def keys(self, variant: Variant, part: JobPart, baseline: str | None = None) -> Keys:
+        return current_keys(
+            self.entry,
+            variant,
+            part,
+            overrides=self.request.overrides,
+            model=self.request.model,
+            baseline=baseline,
+        )
+
+    def job(
+        self,
+        variant: Variant,
+        seeds: tuple[int, ...],
+        part: JobPart,
+        keys: Keys,
+        *,
+        baseline: tuple[str, str] | None,
+    ) -> Job:
+        pairs = [keys(seed) for seed in seeds]
+        trains = part == "train"
+        devices = self.request.devices if trains else 1
+        nodes = self.request.num_nodes if trains else 1
+        if devices * nodes > 1:
+            check_shared(variant, devices * nodes)
+        return Job(
+            entry=self.entry,
+            variant=variant.id,
+            seeds=seeds,
+            part=part,
+            keys=tuple(found for found, _ in pairs),
+            key_parts=tuple(parts for _, parts in pairs),
+            root=self.request.root,
+            overrides=self.request.overrides,
+            model=self.request.model,
+            device=self.request.device,
+            devices=devices,
+            nodes=nodes,
+            memory_mb=(variant.memory_mb or self.claims.paper.memory_mb) * devices,
+            force=self.request.force,
+            baseline=baseline,
+        )
+
+    def baselines(self, chosen: Sequence[Claim]) -> list[Planned]:
+        """Every baseline on each dataset and scored metric of the chosen claims."""
+        if not self.request.baselines:
+            return []
+        from baselines import BASELINES
+
+        return [
+            self.baseline(self.claims.variants[name], metric, baseline.name)
+            for name, metric in scored(self.claims, chosen)
+            for baseline in BASELINES
+        ]
+
+    def baseline(self, variant: Variant, metric: Metric, name: str) -> Planned:
+        seeds = tuple(range(1 if (metric.items or 0) >= SMALL_SPLIT else BASELINE_SEEDS))
+        return self.planned(variant, seeds, "baseline", baseline=(name, metric.name))
+
+    def estimated(self, planned: Sequence[Planned]) -> list[Planned]:
+        estimator = Estimator(
+            claims=self.claims,
+            root=self.request.root,
+            room=self.room,
+            local=self.found.ok,
+            committed=partial(read_measured, self.entry.folder / "measured.jsonl"),
+            may_probe=self.may_probe,
+            run=self.try_out,
+        )
+        done = estimator.estimated(planned)
+        self.missing = estimator.missing
+        return done
+
+    def try_out(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        if self.request.engine == "ray":
+            return  # what a node would take, this machine cannot try
+        open_data(self.claims, jobs)
+        with nullcontext(self.run) if self.run else engine(self.request) as run:
+            yield from run(jobs, self.room)
+
+    @cached_property
+    def found(self) -> Records:
+        return Store(self.request.root).read(self.entry.slug)
+
+    @cached_property
+    def recorded(self) -> dict[tuple[str, str, int, str], Record]:
+        return {(r.part, r.variant, r.seed, r.key): r for r in self.found.ok}
+
+
+def _check_device(request: Request) -> None:
+    """A device that is not there shows now, not in every run."""
+    name, count = request.device, request.devices
+    if count * request.num_nodes > 1 and name not in ("cpu", "cuda"):
+        raise RequestError(
+            f"--device {name}: with --devices or --num-nodes, write --device cuda or cpu"
+        )
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise RequestError(f"--device {name}: no such device here; see `reimpl doctor`") from None
+    if name == "cuda" and (here := torch.cuda.device_count()) < count:
+        raise RequestError(f"--devices {count}: there are {here} here; see `reimpl doctor`")
+
+
+def open_data(claims: Claims, jobs: Iterable[Job]) -> None:
+    """Fetch and decode every dataset once, before any worker does, when a job will want them.
+
+    Raises:
+        DataError: data are missing, or are not what the paper used.
+    """
+    from reimpl import data
+
+    wanted = sources_read(claims, jobs)
+    sources = data.load(wanted)
+    for name in wanted:
+        _ = sources[name]
+
+
+def scored(claims: Claims, chosen: Sequence[Claim]) -> list[tuple[str, Metric]]:
+    """The (variant, metric) pairs on which baselines are fitted: the first variant of each task."""
+    first: dict[str, str] = {}
+    for variant in claims.variants.values():
+        first.setdefault(variant.dataset, variant.id)
+    pairs: dict[tuple[str, str], None] = {}
+    for claim in chosen:
+        if claims.metrics[claim.metric].score:
+            for name in own_variants_of(claim):
+                pairs[first[claims.variants[name].dataset], claim.metric] = None
+    return [(variant, claims.metrics[metric]) for variant, metric in pairs]
+
+
+@contextmanager
+def engine(request: Request) -> Iterator[Run]:
+    """What the request's jobs are run by; what it starts, it keeps until the block ends."""
+    if request.engine == "inprocess":
+        from reimpl.engines import inprocess
+
+        yield inprocess.run
+    elif request.engine == "ray":
+        from reimpl.engines import ray
+
+        yield partial(ray.run, address=request.cluster, most=request.workers)
+    else:
+        from reimpl.engines import processes
+
+        with processes.Team() as team:
+            yield team.run
