@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reimpl import evidence, kept
-from reimpl.registry import entries
+from reimpl.registry import entries, find
 from reimpl.verdict import Verdict
 
 BLANK = Verdict(
@@ -101,3 +101,16 @@ def test_all_code_that_a_verdict_comes_from_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours = {name for name in json.loads(done.stdout) if name.startswith("reimpl.")}
     assert ours == {f"reimpl.{name}" for name in kept.JUDGES}
+
+
+def test_a_claim_that_changes_is_judged_anew(tiny_paper: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs" / tiny_paper.name).mkdir(parents=True)
+
+    def margins() -> list[float | None]:
+        entry = find("tiny", [tiny_paper])
+        return [verdict.margin for verdict in evidence.judged(entry, tmp_path / "runs").verdicts]
+
+    assert margins() == [0.5, 1.5, None]
+    claims = tiny_paper / "claims.toml"
+    claims.write_text(claims.read_text().replace("margin = 1.5", "margin = 1.25"))
+    assert margins() == [0.5, 1.25, None]
