@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import metadata
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -522,6 +523,11 @@ def test_every_command_of_the_help_is_there() -> None:
     assert list(parser.COMMANDS) == list(COMMANDS)
 
 
+def test_the_version_is_that_of_the_package() -> None:
+    said = reimpl("--version")
+    assert (said.status, said.out) == (0, f"reimpl {metadata.version('reimpl')}\n")
+
+
 def test_no_command_gets_the_help() -> None:
     said = reimpl()
     assert (said.status, said.out) == (2, "")
@@ -532,6 +538,7 @@ def test_no_command_gets_the_help() -> None:
     ("words", "hint"),
     [
         (["reprodce", "tiny"], "there is no command 'reprodce'. Did you mean 'reproduce'?"),
+        (["--verison"], "`reimpl` has no option '--verison'. Did you mean '--version'?"),
         (["verdict", "tiny", "--strct"], "has no option '--strct'. Did you mean '--strict'?"),
         (["verdict", "tiny", "twice"], "'twice' is one word too many"),
         (["verdict"], "required: PAPER. See `reimpl verdict --help`"),

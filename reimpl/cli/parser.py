@@ -17,6 +17,7 @@ from shutil import get_terminal_size
 from typing import Any, Literal, NoReturn
 
 from reimpl.errors import RequestError, near
+from reimpl.installed import version
 
 WIDTH, OPTIONS_WIDTH = 100, 28
 ABOUT = """\
@@ -54,13 +55,13 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     """
     parser = _parser()
     asked, left = parser.parse_known_args(words)
-    if asked.command is None:
-        parser.print_help(sys.stderr)
-        raise SystemExit(2)
     found = vars(asked)
     known = found.pop("known")
     if left:
-        _refuse(found["command"], left[0], known)
+        _refuse(left[0], f"reimpl {found['command'] or ''}".strip(), known)
+    if found["command"] is None:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
     return found
 
 
@@ -86,11 +87,11 @@ def _layout(prog: str) -> RawDescriptionHelpFormatter:
     return RawDescriptionHelpFormatter(prog, max_help_position=OPTIONS_WIDTH, width=width)
 
 
-def _refuse(command: str, word: str, known: Sequence[str]) -> NoReturn:
+def _refuse(word: str, command: str, known: Sequence[str]) -> NoReturn:
     name = word.partition("=")[0]
     if not name.startswith("-"):
-        raise RequestError(f"'{word}' is one word too many. See `reimpl {command} --help`.")
-    raise RequestError(f"`reimpl {command}` has no option '{name}'. {near(name, known)}")
+        raise RequestError(f"'{word}' is one word too many. See `{command} --help`.")
+    raise RequestError(f"`{command}` has no option '{name}'. {near(name, known)}")
 
 
 # Values
@@ -314,6 +315,9 @@ def _parser() -> _Parser:
         usage="reimpl COMMAND [options]",
         description="\n".join([ABOUT, "", "commands:", *lines]),
     )
+    number = version("reimpl") or "of unknown version"
+    parser.add_argument("--version", action="version", version=f"reimpl {number}")
+    parser.set_defaults(known=["--help", "--version"])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", help=SUPPRESS)
     for name, (does, *options) in COMMANDS.items():
         command = commands.add_parser(
