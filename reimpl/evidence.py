@@ -266,6 +266,26 @@ def promote(entry: Entry, root: Path) -> Evidence:
     return evidence
 
 
+def restore(entry: Entry, root: Path) -> tuple[int, int]:
+    """Keep the paper's committed records here, so that a reproduction goes on from them.
+
+    Returns:
+        How many were not here yet, and how many were left because other code made them.
+
+    Raises:
+        RequestError: the paper has no committed records.
+    """
+    promoted = read_measured(entry.folder / "measured.jsonl")
+    if not promoted:
+        raise RequestError(f"{entry.slug}: no measured.jsonl to restore from")
+    store, current = Store(root), _Current(entry)
+    here = {(record.part, record.variant, record.key) for record in store.read(entry.slug).ok}
+    fitting = [r for r in promoted if r.status == "ok" and current.is_current(r)]
+    new = [r for r in fitting if (r.part, r.variant, r.key) not in here]
+    store.write_many(new)
+    return len(new), len(promoted) - len(fitting)
+
+
 def spent_on(claims: Claims, verdicts: Iterable[Verdict]) -> Spent:
     """What the looks of these verdicts took, by the variants that chance plays a role in."""
     looks: dict[int, list[str]] = {}

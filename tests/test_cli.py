@@ -335,6 +335,30 @@ def test_record_promotes_the_runs_and_rebuilds_the_table(tiny_paper: Path) -> No
     assert "is as it was" in on(tiny_paper, "record").out
 
 
+def test_restored_records_are_added_to_and_not_repeated(quick: Path) -> None:
+    (quick / "README.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    on(quick, "reproduce", "--engine", "inprocess")
+    on(quick, "record")
+    runs = Path(os.environ["REIMPL_RUNS"])
+    shutil.rmtree(runs)
+    assert f"{runs / quick.name}: 5 records restored\n" == on(quick, "restore").out
+    assert "0 records restored" in on(quick, "restore").out
+    said = on(quick, "reproduce", "--engine", "inprocess", "--seeds", "3")
+    assert "2 runs to make, 5 cached" in said.err
+    assert "7 records, 2 of them new; 0 are gone" in on(quick, "record").out
+
+
+def test_records_of_other_code_are_not_restored(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    (tiny_paper / "README.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    on(tiny_paper, "record")
+    edit(tiny_paper / "claims.toml", "lr = 0.2", "lr = 0.1")
+    said = on(tiny_paper, "restore")
+    assert "0 records restored; 5 records of other code or versions left" in said.out
+    (tiny_paper / "measured.jsonl").unlink()
+    assert "no measured.jsonl to restore from" in mistake("restore", "tiny", "--papers", tiny_paper)
+
+
 def test_record_writes_nothing_when_the_readme_has_no_place(tiny_paper: Path) -> None:
     keep(tiny_paper, {"two-inputs": TWO})
     said = on(tiny_paper, "record")

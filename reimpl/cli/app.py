@@ -229,6 +229,18 @@ def record(*, paper: str, papers: Sequence[Path], runs: Path | None) -> int:
     return DONE
 
 
+def restore(*, paper: str, papers: Sequence[Path], runs: Path | None) -> int:
+    """Keep the paper's committed records here, so that a reproduction goes on from them."""
+    from reimpl import evidence, registry, report
+    from reimpl.planning import Request
+
+    entry, root = registry.find(paper, papers), Request(paper=paper, runs=runs).root
+    new, stale = evidence.restore(entry, root)
+    left = f"; {report.number(stale, 'record')} of other code or versions left" if stale else ""
+    out(f"{root / entry.slug}: {report.number(new, 'record')} restored{left}\n")
+    return DONE
+
+
 def why_rerun(*, as_json: bool, **asked: Any) -> int:
     """Why `reproduce` would make recorded runs again."""
     from reimpl import report, reproduction
@@ -308,6 +320,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "plan": plan,
     "reproduce": reproduce,
     "record": record,
+    "restore": restore,
     "why-rerun": why_rerun,
     "data": data,
     "check": check,

@@ -288,6 +288,12 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
         PAPERS,
         RUNS,
     ),
+    "restore": (
+        "keep the committed records here, so that `reproduce` goes on from them",
+        PAPER,
+        PAPERS,
+        RUNS,
+    ),
     "why-rerun": (
         "why `reproduce` would make recorded runs again",
         PAPER,

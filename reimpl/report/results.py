@@ -299,7 +299,7 @@ def _evidence(evidence: Evidence) -> list[str]:
         lines.append(f"evidence: committed records of {of}{also}")
     elif local:
         runs = number(len(evidence.records), "record")
-        lines.append(f"evidence: {runs} of this machine")
+        lines.append(f"evidence: {runs} kept here")
     if evidence.stale:
         names = some(evidence.stale)
         lines.append(f"stale: the code has changed since the committed records of {names}")
