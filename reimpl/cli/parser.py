@@ -53,7 +53,8 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         RequestError: an unknown command or option, or a value that an option does not take.
     """
-    parser = _parser()
+    named = words[:1] if words and words[0] in COMMANDS else list(COMMANDS)
+    parser = _parser(named)
     asked, left = parser.parse_known_args(words)
     found = vars(asked)
     known = found.pop("known")
@@ -314,7 +315,8 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
 """Command → what it does, and what it takes."""
 
 
-def _parser() -> _Parser:
+def _parser(commands: Sequence[str]) -> _Parser:
+    """Takes these commands; to build all of them takes as long as a bare start of Python."""
     lines = [f"  {name:<11}{does}" for name, (does, *_) in COMMANDS.items()]
     parser = _Parser(
         prog="reimpl",
@@ -324,9 +326,10 @@ def _parser() -> _Parser:
     number = version("reimpl") or "of unknown version"
     parser.add_argument("--version", action="version", version=f"reimpl {number}")
     parser.set_defaults(known=["--help", "--version"])
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help=SUPPRESS)
-    for name, (does, *options) in COMMANDS.items():
-        command = commands.add_parser(
+    each = parser.add_subparsers(dest="command", metavar="COMMAND", help=SUPPRESS)
+    for name in commands:
+        does, *options = COMMANDS[name]
+        command = each.add_parser(
             name,
             prog=f"reimpl {name}",
             usage=f"reimpl {name} {_needed(options)}[options]",
