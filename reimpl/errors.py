@@ -14,7 +14,6 @@ Everything else is a bug and keeps its traceback.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class ReimplError(Exception):
@@ -61,6 +60,8 @@ def near(name: str, known: Iterable[str]) -> str:
     >>> near("zzz", ["margin", "metric"])
     'Known: margin, metric.'
     """
+    from difflib import get_close_matches  # late: most commands make no mistake
+
     names = sorted(known)
     close = get_close_matches(name, names, n=3, cutoff=0.6)
     if close:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import (
@@ -12,8 +13,9 @@ from argparse import (
     RawDescriptionHelpFormatter,
 )
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import Any, Literal, NoReturn
 
 from reimpl.errors import RequestError, near
@@ -84,8 +86,17 @@ class _Parser(ArgumentParser):
 
 
 def _layout(prog: str) -> RawDescriptionHelpFormatter:
-    width = min(get_terminal_size((WIDTH, 24)).columns, WIDTH)
-    return RawDescriptionHelpFormatter(prog, max_help_position=OPTIONS_WIDTH, width=width)
+    return RawDescriptionHelpFormatter(prog, max_help_position=OPTIONS_WIDTH, width=_width())
+
+
+@cache
+def _width() -> int:
+    """As `shutil.get_terminal_size` has it, which takes long to import; argparse asks each time."""
+    with suppress(ValueError):
+        return min(int(os.environ.get("COLUMNS", "")), WIDTH)
+    with suppress(OSError, ValueError, AttributeError):
+        return min(os.get_terminal_size(sys.stdout.fileno()).columns or WIDTH, WIDTH)
+    return WIDTH
 
 
 def _refuse(word: str, command: str, known: Sequence[str]) -> NoReturn:
