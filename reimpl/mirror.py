@@ -30,11 +30,11 @@ class Mirror:
     """Turns messages into W&B runs."""
 
     def __init__(self, *, mode: str, project: str, report: Callable[[str], None]) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # late: others import this module, too
+
         self.mode, self.project, self.report = mode, project, report
         self.runs: dict[str, Any] = {}
         self._curves: set[tuple[str, str]] = set()
-        from concurrent.futures import ThreadPoolExecutor  # late: others import this module, too
-
         self._finishing = ThreadPoolExecutor(4)  # online, closing a run waits for its upload
 
     def take(self, lines: Iterable[bytes]) -> None:

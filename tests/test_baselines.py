@@ -288,11 +288,11 @@ def test_settings_that_the_time_did_not_allow_are_told():
 
 
 @pytest.mark.parametrize("name", ["rbf-svm", "gradient-boosting"])
-def test_a_real_method_keeps_its_budget_within_a_factor_of_three(name):
+def test_a_real_method_keeps_its_budget_within_a_factor_of_two(name):
     data = Data(train=blobs(rows=20_000, spread=3.0), test=blobs(rows=1_000, seed=1, spread=3.0))
-    tries = (fit(BY_NAME[name], data, budget_s=3.0) for _ in range(3))
+    tries = (fit(BY_NAME[name], data, budget_s=3.0) for _ in range(5))
     # a machine that slows down half-way makes any estimate wrong
-    assert any(result.seconds < 9.0 and result.measurement < 50 for result in tries)
+    assert any(result.seconds < 6.0 and result.measurement < 50 for result in tries)
 
 
 def test_progress_goes_from_little_to_the_whole_budget():
