@@ -38,6 +38,10 @@ FOLDED = 1000
 HELD_OUT_MOST = 5000
 LEAST_TO_TUNE = 20
 """With fewer rows the usual setting is taken."""
+GUESSED = 4
+"""The last fit may have this many times the rows of the largest fit whose time is known."""
+PROBED = 2
+"""Fits that are made to know their time double the rows: together they cost less than the last."""
 LEAST_TO_FIT = 100
 """Rows of the last fit, even when the budget is spent."""
 CAUTION = 0.8
@@ -369,8 +373,8 @@ class _Search:
 
     def probe(self, setting: int) -> None:
         """Measure times on more rows, until the last fit's need not be guessed from too few."""
-        while self.affordable(setting) > 2 * GROWTH * self.costs[setting][-1].rows:
-            self.trial(setting, GROWTH * self.costs[setting][-1].rows)
+        while self.affordable(setting) > GUESSED * self.costs[setting][-1].rows:
+            self.trial(setting, PROBED * self.costs[setting][-1].rows)
 
     def affordable(self, setting: int) -> int:
         """The most rows whose fit and answers the rest of the budget is expected to allow."""
