@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
+from heapq import nlargest
 from pathlib import Path
 from statistics import median
 
@@ -21,6 +22,8 @@ PACKING_PAYS = 60.0
 """Seconds of work from which on it is worth trying how a variant is packed best."""
 GAIN = 1.2
 """Times that more threads must get done before a run has them: its last digits change with them."""
+RECENT = 20
+"""Runs of a variant that its time is judged by: the last ones, as machine and neighbours change."""
 SLACK = 1.2
 """Times the memory of a short probe that a run may come to need."""
 _Grouped = dict[tuple[str, str], list[Record]]
@@ -105,9 +108,9 @@ class Estimator:
     """Of the records; the probes are remembered there, by machine."""
     room: Room
     local: Sequence[Record]
-    """This machine's."""
+    """In its folder of runs; not all of this machine, where some were restored or are shared."""
     committed: Callable[[], Sequence[Record]]
-    """Other machines'."""
+    """In the paper's folder."""
     may_probe: bool
     """Whether a recipe is probed although another machine has committed records of it."""
     run: Callable[[Sequence[Job]], Iterable[Event]]
@@ -167,14 +170,15 @@ class Estimator:
         return replace(planned, basis="not known before the first run")
 
     def _known(self, planned: Planned) -> tuple[Sequence[Record], str] | None:
-        """Earlier runs to go by: of this key, of this variant, of other machines."""
-        here = planned.cached or _of(planned, self._here)
-        if here:
+        """The last runs to go by: of this key or else variant, and of this processor first."""
+        local = [_last(planned.cached), _last(_of(planned, self._local))]
+        here = next(filter(None, map(_of_this_processor, local)), None)
+        if here is not None:
             return here, "earlier runs here"
-        there = _of(planned, self._there)
-        if not there or (self._soon_probed(planned) and self.may_probe):
+        if self._soon_probed(planned) and self.may_probe:
             return None
-        return there, "the committed records, of another machine perhaps"
+        there = next(filter(None, local), None) or _last(_of(planned, self._committed))
+        return (there, "records of another machine, perhaps") if there else None
 
     def _soon_probed(self, planned: Planned) -> bool:
         """Whether a moment is enough; a `fit` may work for minutes before it first reports."""
@@ -191,7 +195,7 @@ class Estimator:
         count = sum(len(job.seeds) for job in planned.jobs)
         if probe is not None and probe.flops:
             return probe.flops * count / len(planned.jobs[0].seeds)
-        earlier = planned.cached or [*_of(planned, self._here), *_of(planned, self._there)]
+        earlier = planned.cached or [*_of(planned, self._local), *_of(planned, self._committed)]
         known = [record.flops for record in earlier if record.flops]
         return median(known) * count if known else None
 
@@ -239,11 +243,11 @@ class Estimator:
         return self._kept.get(_label(planned, threads)) if _trains(planned) else None
 
     @cached_property
-    def _here(self) -> _Grouped:
+    def _local(self) -> _Grouped:
         return _grouped(self.local)
 
     @cached_property
-    def _there(self) -> _Grouped:
+    def _committed(self) -> _Grouped:
         return _grouped(self.committed())
 
     @cached_property
@@ -271,6 +275,15 @@ def _grouped(records: Iterable[Record]) -> _Grouped:
 
 def _of(planned: Planned, groups: _Grouped) -> list[Record]:
     return groups.get((planned.variant, planned.part), [])
+
+
+def _last(records: Iterable[Record]) -> list[Record]:
+    return nlargest(RECENT, records, key=lambda record: record.started)
+
+
+def _of_this_processor(records: Iterable[Record]) -> list[Record]:
+    cpu = environment()["cpu"]
+    return [record for record in records if record.environment.get("cpu") == cpu]
 
 
 def _given(planned: Planned, *, threads: int = 1, memory_mb: float = 0.0) -> Planned:

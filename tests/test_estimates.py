@@ -3,6 +3,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from reimpl.estimates import Estimator, Planned, Want, peak_memory_mb, wall_seco
 from reimpl.jobs import Job, Probe
 from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
+from reimpl.records import Record
 from reimpl.registry import Entry, find
 from reimpl.reproduction import plans, reproduce
 
@@ -140,13 +142,18 @@ class Machine:
 
 
 def estimated(
-    claims: Claims, root: Path, machine: Machine, planned: Planned, room: Room = QUAD
+    claims: Claims,
+    root: Path,
+    machine: Machine,
+    planned: Planned,
+    room: Room = QUAD,
+    local: Sequence[Record] = (),
 ) -> Planned:
     estimator = Estimator(
         claims=claims,
         root=root,
         room=room,
-        local=(),
+        local=local,
         committed=tuple,
         may_probe=True,
         run=machine.run,
@@ -208,6 +215,31 @@ def test_cached_runs_count_so_that_cut_off_work_goes_on_with_the_same_threads(
     ).fresh[-1]
     cached = replace(left, cached=(replace(record, wall_s=100.0),) * 6)
     assert {job.threads for job in estimated(claims, tmp_path, machine, cached).jobs} == {1}
+
+
+def test_an_estimate_goes_by_the_last_runs_of_this_processor(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    runs = Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
+    record = reproduce(runs).fresh[-1]
+    five = work(entry, record.variant, 5)
+
+    def made(seconds: float, month: int, **environment: Any) -> Record:
+        started = f"2026-{month:02}-01T00:00:00+00:00"
+        known = {**record.environment, **environment}
+        return replace(record, wall_s=seconds, started=started, environment=known)
+
+    here, elsewhere = made(100.0, 1), made(7.0, 2, cpu="a processor of another make")
+    long_ago = [made(1.0, 1)] * 30
+    for local, cached, seconds, basis in (
+        ([elsewhere, here, elsewhere], [], 500.0, "earlier runs here"),
+        ([here], [elsewhere], 500.0, "earlier runs here"),
+        ([elsewhere], [elsewhere], 20.0, "a short probe here"),
+        ([*long_ago, *[made(3.0, 3)] * 20], [], 15.0, "earlier runs here"),
+    ):
+        planned = replace(five, cached=tuple(cached))
+        found = estimated(claims, tmp_path, Machine({1: 4, 4: 4}), planned, local=local)
+        assert (found.seconds, found.basis) == (seconds, basis)
 
 
 def test_wide_jobs_never_make_more_threads_than_the_room_has(entry: Entry) -> None:
