@@ -253,12 +253,29 @@ def test_a_wrong_count_is_named_with_both_figures(tiny_paper: Path) -> None:
     assert detail == "claim 'parameters': published 4, counted 3 of 'parameters'"
 
 
-def test_a_wrong_count_that_is_unconfirmed_is_worth_a_remark(tiny_paper: Path) -> None:
+GAP = """
+[[gap]]
+id = "biases"
+we_do = "none of them"
+because = "the paper does not say"
+alternatives = ["one"]
+"""
+
+
+@pytest.mark.parametrize("told", ["unconfirmed", "gap 'biases'"])
+def test_a_wrong_count_that_is_told_of_is_worth_a_remark(tiny_paper: Path, told: str) -> None:
     change(claims(tiny_paper), "published = 3", "published = 4")
-    change(claims(tiny_paper), '"sec. 1"\nmetric', '"sec. 1 (unconfirmed)"\nmetric')
-    counts = finding(tiny_paper, "unconfirmed counts")
+    change(claims(tiny_paper), '"sec. 1"\nmetric', f'"sec. 1; {told}"\nmetric')
+    claims(tiny_paper).write_text(claims(tiny_paper).read_text() + GAP)
+    counts = finding(tiny_paper, "counts that differ, and why is told")
     assert counts.ok
     assert "published 4, counted 3" in counts.detail
+
+
+def test_a_wrong_count_that_cites_no_gap_of_the_paper_is_named(tiny_paper: Path) -> None:
+    change(claims(tiny_paper), "published = 3", "published = 4")
+    change(claims(tiny_paper), '"sec. 1"\nmetric', "\"sec. 1; gap 'units'\"\nmetric")
+    assert "counted 3" in only(faults(tiny_paper), "every exact claim holds")
 
 
 def test_an_exact_claim_needs_counts(tiny_paper: Path) -> None:
