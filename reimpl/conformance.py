@@ -98,7 +98,7 @@ def _check_code(entry: Entry) -> list[Finding]:
 
     with torch.random.fork_rng(devices=[]):
         found = [_finding(what, entry, look) for what, look in CODE_CHECKS.items()]
-        found.append(_note("counts that differ, and why is told", entry, explained_miscounts))
+        found.append(_note("counts that differ for a stated reason", entry, explained_miscounts))
         if trained_variants(entry) and not list(missing_parts(entry)):
             found.append(_note("example", entry, untried))
             found += [_finding(what, entry, partial(_tried, look)) for what, look in TRIALS]

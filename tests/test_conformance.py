@@ -267,7 +267,7 @@ def test_a_wrong_count_that_is_told_of_is_worth_a_remark(tiny_paper: Path, told:
     change(claims(tiny_paper), "published = 3", "published = 4")
     change(claims(tiny_paper), '"sec. 1"\nmetric', f'"sec. 1; {told}"\nmetric')
     claims(tiny_paper).write_text(claims(tiny_paper).read_text() + GAP)
-    counts = finding(tiny_paper, "counts that differ, and why is told")
+    counts = finding(tiny_paper, "counts that differ for a stated reason")
     assert counts.ok
     assert "published 4, counted 3" in counts.detail
 
