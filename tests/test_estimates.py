@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reimpl.claims import Claims
 from reimpl.engines import Event, Room, at_once
 from reimpl.estimates import Estimator, Planned, Want, peak_memory_mb, wall_seconds, within
-from reimpl.jobs import Job, Probe
+from reimpl.jobs import Job, Probe, computing
 from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
 from reimpl.records import Record
@@ -254,6 +255,27 @@ def test_a_run_computes_with_the_threads_of_its_job(tiny_paper: Path, tmp_path: 
     wide = [replace(p, jobs=tuple(replace(job, threads=2) for job in p.jobs)) for p in made.planned]
     result = reproduce(request, planned=[replace(made, planned=tuple(wide))])
     assert {record.environment["threads"] for record in result.fresh} == {2}
+
+
+def test_gradients_that_vanish_become_zero_before_they_slow_a_run_down() -> None:
+    weight = torch.tensor(0.1)
+
+    def slope() -> float:
+        x = torch.tensor(1.0, requires_grad=True)
+        y = x
+        for _ in range(40):
+            y = y * weight
+        y.backward()
+        assert x.grad is not None
+        return x.grad.item()
+
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot take denormal numbers for zero")
+    torch.set_flush_denormal(False)
+    assert 0.0 < slope() < torch.finfo().tiny
+    with computing(1):
+        assert slope() == 0.0
+    assert slope() > 0.0
 
 
 # Plans

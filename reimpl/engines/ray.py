@@ -372,16 +372,14 @@ def _stop(*_: object) -> None:
 def _do(job: Job, freight: _Freight, send: Callable[[str, Any], None]) -> None:
     send("started", {"node": ray.get_runtime_context().get_node_id()})
     try:
-        import torch
-
         from reimpl.context import STOP, Stopped
     except ImportError as error:
         send("refused", RequestError(f"a worker lacks a package: {error}"))
         return
     STOP.clear()
-    torch.set_num_threads(job.threads)
     try:
-        send("done", _done(job, freight, lambda kind, contents: send(kind, dict(contents))))
+        with jobs.computing(job.threads):
+            send("done", _done(job, freight, lambda kind, contents: send(kind, dict(contents))))
     except ReimplError as error:
         send("refused", error)
     except Stopped:
