@@ -322,7 +322,7 @@ def kind_of(claim: Claim) -> str:
 
 def variants_of(claim: Claim) -> tuple[str, ...]:
     """The variants a claim speaks of; those of other papers as `slug:variant`."""
-    if isinstance(claim, Order | Ratio | Trend):
+    if isinstance(claim, (Order, Ratio, Trend)):
         return claim.variants
     return (claim.variant,)
 

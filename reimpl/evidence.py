@@ -8,11 +8,12 @@ from typing import Literal
 
 from reimpl import kept, registry
 from reimpl.claims import Claims, Scalar, Variant, foreign_variants, own_variants_of
+from reimpl.collecting import no_collecting
 from reimpl.errors import ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
 from reimpl.keys import Keys, declared, key_parts
 from reimpl.reading import apply_overrides
-from reimpl.records import Record, Records, Store, no_collecting, read_measured, write_measured
+from reimpl.records import Record, Records, Store, read_measured, write_measured
 from reimpl.registry import Entry
 from reimpl.verdict import DECIDED, LOOKS, Verdict
 

@@ -6,14 +6,14 @@ the block and the near key.
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from math import isfinite
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-import tomli
+import rtoml
 
 from reimpl.claims import (
     KINDS,
@@ -36,6 +36,7 @@ from reimpl.claims import (
     own_variants_of,
     variants_of,
 )
+from reimpl.collecting import no_collecting
 from reimpl.errors import ClaimsError, RequestError, near
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ _TEST = re.compile(r"holds|(>=|<=|>|<) *-?\d*\.?\d+([eE][+-]?\d+)?")
 _DIGITS = re.compile(r"[+-]?(\d{1,3}([,_]\d{3})+|\d+)?(\.\d*)?([eE][+-]?\d{1,2})?")
 
 
+@no_collecting()
 def load_claims(path: Path) -> Claims:
     """Read a `claims.toml`.
 
@@ -136,7 +138,7 @@ class _Reader:
     def parse(self) -> Blocks:
         """All blocks, empty where the file has none; each a table or a list of tables."""
         try:
-            found = tomli.loads(self.path.read_text(encoding="utf-8"))
+            found = rtoml.loads(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ClaimsError(f"{self.path}: cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
@@ -162,12 +164,21 @@ class _Reader:
 
     def read(self, cls: type[T], table: Mapping[str, Any], where: str) -> T:
         """One table as one frozen object."""
+        return cls(**self.values(cls, table, where))
+
+    def values(self, cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """What a table says of the fields of a dataclass."""
         hints, needed = _schema(cls)
         self.check_keys(table, hints, where)
         for name in needed:
             if name not in table:
                 raise self.error(where, f"missing key '{name}'")
-        return cls(**{k: self.entry(k, hints[k], v, where) for k, v in table.items()})
+        values = {}
+        for key, value in table.items():
+            hint = hints[key]
+            is_text = hint[0] is str is type(value) and value.strip()  # most are, and in order
+            values[key] = value if is_text else self.entry(key, hint, value, where)
+        return values
 
     def check_keys(self, table: Mapping[str, Any], known: Collection[str], where: str) -> None:
         for key in table:
@@ -373,7 +384,7 @@ class _Reader:
     def variant(
         self, table: Mapping[str, Any], settings: Mapping[str, Setting], where: str
     ) -> Variant:
-        known = [*_VARIANT_KEYS, *_RECIPE_KEYS, *settings, "extends"]
+        known = dict.fromkeys((*_VARIANT_KEYS, *_RECIPE_KEYS, *settings, "extends"))
         for key in table:
             if key not in known:
                 hint = f"A setting of this paper is declared as [setting.{key}] first."
@@ -383,11 +394,11 @@ class _Reader:
         if recipe:
             values["recipe"] = recipe
         own = {key: value for key, value in table.items() if key in settings}
-        variant = self.read(Variant, values, where)
-        if variant.recipe is not None:
-            self.check_recipe(variant.recipe, where)
+        values = self.values(Variant, values, where)
+        if recipe:
+            self.check_recipe(values["recipe"], where)
         hints, _ = _schema(Variant)
-        return replace(variant, settings=self.value(hints["settings"], own, where))
+        return Variant(**values, settings=self.value(hints["settings"], own, where))
 
     def check_recipe(self, recipe: Recipe, where: str) -> None:
         if len(recipe.betas) != 2 or not all(0 <= beta < 1 for beta in recipe.betas):
@@ -428,8 +439,7 @@ def _schema(cls: type) -> tuple[Mapping[str, _Hint], tuple[str, ...]]:
     """The type hints of a dataclass, and the names of the fields that have no default."""
     assert is_dataclass(cls)
     needed = [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
-    hints = {name: _hint(hint) for name, hint in get_type_hints(cls).items()}
-    return hints, tuple(f.name for f in needed)
+    return {f.name: _hint(f.type) for f in fields(cls)}, tuple(f.name for f in needed)
 
 
 def _hint(hint: Any) -> _Hint:
@@ -438,7 +448,9 @@ def _hint(hint: Any) -> _Hint:
     if kind is None or kind is Literal:
         return kind or hint, options
     parts = tuple(_hint(option) for option in options if option not in (NoneType, ...))
-    return (Union if kind is UnionType else kind), parts
+    if kind is not UnionType:
+        return kind, parts
+    return parts[0] if len(parts) == 1 else (Union, parts)
 
 
 def _is_tables(value: Any) -> bool:

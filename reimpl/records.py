@@ -12,7 +12,6 @@
 A file is written under a temporary name, synced and renamed: after a crash it is whole or absent.
 """
 
-import gc
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from urllib.parse import quote
 
 from reimpl.claims import Scalar
+from reimpl.collecting import no_collecting
 from reimpl.errors import RecordError
 from reimpl.index import BLOCK, Index, Row, Stamp
 
@@ -447,18 +447,6 @@ def _unwritable(folder: Path, error: OSError) -> RecordError:
 
 
 # Reading many of them
-
-
-@contextmanager
-def no_collecting() -> Iterator[None]:
-    """No looking for cycles: among a hundred thousand records it takes a third of the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def _folders(place: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli
+import rtoml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -608,7 +608,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from paths(inner, (*path, key))
 
 
-TABLES = tomli.loads(WHOLE)
+TABLES = rtoml.loads(WHOLE)
 ODD = st.recursive(
     st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.dates(),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
@@ -626,7 +626,7 @@ def test_any_value_anywhere_is_read_or_refused_in_one_line(path: tuple[Any, ...]
     inner[path[-1]] = odd
     said = "test_claims.py: read"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tomli, "loads", lambda _: tables)
+        patch.setattr(rtoml, "loads", lambda _: tables)
         try:
             load_claims(Path(__file__))
         except ClaimsError as error:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from reimpl.collecting import no_collecting
 from reimpl.errors import TrackingError
 from reimpl.planning import Request
-from reimpl.records import no_collecting
 from reimpl.reproduction import reproduce
 from reimpl.tracking import WAITING, Mode, Tracker, check_mode, summarise
 

@@ -353,11 +353,11 @@ def overrides(settings: Sequence[str]) -> dict[str, bool | int | float | str]:
 
 
 def _scalar(text: str) -> bool | int | float | str:
-    import tomli
+    import rtoml
 
     try:
-        value = tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
+        value = rtoml.loads(f"value = {text}")["value"]
+    except rtoml.TomlParsingError:
         return text
     return value if isinstance(value, bool | int | float | str) else text
 

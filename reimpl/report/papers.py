@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,8 @@ def _listed(entry: Entry) -> Listed:
 
 def _line_count(path: Path) -> int:
     try:
-        return path.read_bytes().count(b"\n")
+        with path.open("rb", buffering=0) as file:
+            return sum(chunk.count(b"\n") for chunk in iter(partial(file.read, 1 << 16), b""))
     except OSError:
         return 0
 

@@ -23,13 +23,13 @@ from reimpl.report.text import (
     spread_decimals,
     title,
 )
-from reimpl.verdict import Verdict
 
 if TYPE_CHECKING:
     from reimpl.claims import Claim
     from reimpl.evidence import BestBaseline, Evidence, Result, Spent
     from reimpl.records import Record
     from reimpl.registry import Entry
+    from reimpl.verdict import Verdict
 
 Measured = Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]
 """Metric → variant → seed → value."""
