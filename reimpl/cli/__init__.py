@@ -30,12 +30,11 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def print_page(page: Callable[[], Page], table: Callable[[], Any], as_json: bool) -> None:
     """Print the page, or the same as JSON."""
-    if as_json:
-        import json
+    from reimpl.report import json_text, render
 
-        out(json.dumps(table(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if as_json:
+        out(f"{json_text(table())}\n")
         return
-    from reimpl.report import render
 
     terminal = sys.stdout.isatty()
     width = _width() if terminal else 0

@@ -35,7 +35,17 @@ from reimpl.report.results import (
     to_json,
     verdict_table,
 )
-from reimpl.report.text import Page, Table, duration, figure, number, plain, render, some
+from reimpl.report.text import (
+    Page,
+    Table,
+    duration,
+    figure,
+    json_text,
+    number,
+    plain,
+    render,
+    some,
+)
 
 __all__ = [
     "UNFAVOURABLE",
@@ -52,6 +62,7 @@ __all__ = [
     "data_page",
     "duration",
     "figure",
+    "json_text",
     "judged_json",
     "judged_page",
     "last_line",

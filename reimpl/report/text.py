@@ -202,6 +202,30 @@ def plain(value: Any) -> Any:
     return value
 
 
+def json_text(value: Any, margin: str = "\n") -> str:
+    """Strict JSON to be read line by line, where a list of plain values is one line.
+
+    >>> print(json_text({"seeds": [0, 1, 2], "rows": [{"n": 3}]}))
+    {
+      "seeds": [0, 1, 2],
+      "rows": [
+        {
+          "n": 3
+        }
+      ]
+    }
+    """
+    import json  # late: tables need none
+
+    inner = f"{margin}  "
+    if isinstance(value, dict) and value:
+        items = (f"{json_text(str(key))}: {json_text(item, inner)}" for key, item in value.items())
+        return "{" + ",".join(f"{inner}{item}" for item in items) + margin + "}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[" + ",".join(f"{inner}{json_text(item, inner)}" for item in value) + margin + "]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 def title(claims: Claims) -> str:
     """The first line above a paper's table."""
     return f"{slug(claims)}  {claims.paper.title}"
