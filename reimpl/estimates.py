@@ -3,13 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from heapq import nlargest
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from reimpl.claims import Claims
 from reimpl.engines import Event, Room, at_once
@@ -26,6 +27,11 @@ RECENT = 20
 """Runs of a variant that its time is judged by: the last ones, as machine and neighbours change."""
 SLACK = 1.2
 """Times the memory of a short probe that a run may come to need."""
+Probing = Literal["here", "new", "never"]
+"""What is tried for a moment: what was never run on this machine, what no record of any machine
+tells, or nothing."""
+Tell = Callable[[int, int], None]
+"""Is told how many short probes are made, of how many."""
 _Grouped = dict[tuple[str, str], list[Record]]
 """Variant and part → records."""
 
@@ -111,10 +117,10 @@ class Estimator:
     """In its folder of runs; not all of this machine, where some were restored or are shared."""
     committed: Callable[[], Sequence[Record]]
     """In the paper's folder."""
-    may_probe: bool
-    """Whether a recipe is probed although another machine has committed records of it."""
+    probing: Probing
     run: Callable[[Sequence[Job]], Iterable[Event]]
     """Runs the probes."""
+    tell: Tell = lambda _made, _of: None
     missing: str | None = None
     """Why there are no data to try anything on, when there are none."""
     runs: int = field(init=False, default=0)
@@ -175,7 +181,7 @@ class Estimator:
         here = next(filter(None, map(_of_this_processor, local)), None)
         if here is not None:
             return here, "earlier runs here"
-        if self._soon_probed(planned) and self.may_probe:
+        if self._soon_probed(planned) and self.probing == "here":
             return None
         there = next(filter(None, local), None) or _last(_of(planned, self._committed))
         return (there, "records of another machine, perhaps") if there else None
@@ -228,7 +234,7 @@ class Estimator:
                 labels[id(jobs[-1])] = _label(p, threads)
         found: dict[str, list[Probe]] = {}
         try:
-            for event in self.run(jobs) if jobs else ():
+            for event in self._tried(jobs):
                 if event.kind == "refused":
                     raise event.contents["error"]
                 if event.kind == "done":
@@ -238,6 +244,15 @@ class Estimator:
         self._kept.update({label: _typical(probes) for label, probes in found.items()})
         if found:
             _write_kept(self._place, self._kept)
+
+    def _tried(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        if jobs and self.probing != "never":
+            self.tell(0, len(jobs))
+            made = 0
+            for event in self.run(jobs):
+                yield event
+                made += event.kind in ("done", "refused", "lost")
+                self.tell(made, len(jobs))
 
     def _probe(self, planned: Planned, *, threads: int) -> Probe | None:
         return self._kept.get(_label(planned, threads)) if _trains(planned) else None

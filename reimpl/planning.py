@@ -22,7 +22,7 @@ from reimpl.claims import (
 )
 from reimpl.engines import Event, Room, Run, check_ray, room
 from reimpl.errors import RequestError
-from reimpl.estimates import Estimator, Planned, Want, within
+from reimpl.estimates import Estimator, Planned, Probing, Tell, Want, within
 from reimpl.evidence import current_keys, judged
 from reimpl.jobs import Job, JobPart, check_shared, sources_read
 from reimpl.keys import Keys
@@ -111,22 +111,33 @@ class Plan:
         return [job for planned in order for job in planned.jobs]
 
 
-def plan(
-    request: Request, *, estimate: bool = True, probe: bool = True, run: Run | None = None
-) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """The short probes by which a plan says how long it takes."""
+
+    of: Probing = "here"
+    """What is probed; what is not goes by the records of another machine, where there are any."""
+    run: Run | None = None
+    """Makes them, where it is at hand (`engine`)."""
+    tell: Tell = lambda _made, _of: None
+    """Is told how many are made."""
+
+
+PROBES = Probes()
+
+
+def plan(request: Request, *, estimate: bool = True, probes: Probes = PROBES) -> Plan:
     """What `reproduce` would do.
 
     Args:
         request: what is wanted.
         estimate: say how long it takes.
-        probe: try variants that were never run here; without it, the committed records of another
-            machine serve as a guess, and only what has none is tried.
-        run: runs the probes, where it is at hand (`engine`).
+        probes: what is tried for a moment to that end.
 
     Raises:
         ReimplError: an unknown paper, variant, claim or key; data that are not at hand.
     """
-    return _Planner(request, probe=probe, run=run).plan(estimate=estimate)
+    return _Planner(request, probes).plan(estimate=estimate)
 
 
 def wanted(request: Request) -> tuple[Entry, list[Claim]]:
@@ -136,8 +147,8 @@ def wanted(request: Request) -> tuple[Entry, list[Claim]]:
 
 
 class _Planner:
-    def __init__(self, request: Request, *, probe: bool = True, run: Run | None = None) -> None:
-        self.request, self.may_probe, self.run = request, probe, run
+    def __init__(self, request: Request, probes: Probes = PROBES) -> None:
+        self.request, self.probes = request, probes
         self.missing: str | None = None
         self.entry = registry.find(request.paper, request.papers)
         self.entry.check_packages()
@@ -346,18 +357,18 @@ class _Planner:
             room=self.room,
             local=self.found.ok,
             committed=partial(read_measured, self.entry.folder / "measured.jsonl"),
-            may_probe=self.may_probe,
+            # what a node of a cluster would take, this machine cannot try
+            probing="never" if self.request.engine == "ray" else self.probes.of,
             run=self.try_out,
+            tell=self.probes.tell,
         )
         done = estimator.estimated(planned)
         self.missing = estimator.missing
         return done
 
     def try_out(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        if self.request.engine == "ray":
-            return  # what a node would take, this machine cannot try
         open_data(self.claims, jobs)
-        with nullcontext(self.run) if self.run else engine(self.request) as run:
+        with nullcontext(self.probes.run) if self.probes.run else engine(self.request) as run:
             yield from run(jobs, self.room)
 
     @cached_property

@@ -14,7 +14,7 @@ from reimpl.evidence import Evidence, Result, judged, spent_on
 from reimpl.jobs import failed
 from reimpl.keys import changed
 from reimpl.logger import RunLogger
-from reimpl.planning import Plan, Request, engine, open_data, plan, wanted
+from reimpl.planning import PROBES, Plan, Probes, Request, engine, open_data, plan, wanted
 from reimpl.records import Record, Store
 from reimpl.verdict import DECIDED, LOOKS, Verdict
 
@@ -22,26 +22,23 @@ Watch = Callable[[Event], None]
 """Is shown every `Event`."""
 
 
-def plans(
-    request: Request, *, estimate: bool = True, probe: bool = True, run: Run | None = None
-) -> Iterator[Plan]:
+def plans(request: Request, *, estimate: bool = True, probes: Probes = PROBES) -> Iterator[Plan]:
     """The plan; with `auto` seeds one for each look, made from the records there are by then.
 
     Args:
         request: what is wanted.
         estimate: as for `plan`.
-        probe: as for `plan`.
-        run: as for `plan`.
+        probes: as for `plan`.
     """
     if request.seeds != "auto":
-        yield plan(request, estimate=estimate, probe=probe, run=run)
+        yield plan(request, estimate=estimate, probes=probes)
         return
     until = _deadline(request)
     for look in looks(request):
         left = None if request.budget_s is None else until - time.monotonic()
         if left is not None and left <= 0:
             return
-        yield plan(replace(look, budget_s=left), estimate=estimate, probe=probe, run=run)
+        yield plan(replace(look, budget_s=left), estimate=estimate, probes=probes)
 
 
 def _deadline(request: Request) -> float:
@@ -80,7 +77,7 @@ def reproduce(
     ):
         logger: RunLogger | None = None
         made: Plan | None = None
-        for made in planned or plans(request, estimate=False, run=run_jobs):
+        for made in planned or plans(request, estimate=False, probes=Probes(run=run_jobs)):
             kept += [record for p in made.planned for record in p.cached]
             if jobs := made.jobs:
                 logger = RunLogger(tracker, made.entry, root=request.root, cost=request.cost)

@@ -310,9 +310,14 @@ def test_the_plan_tells_cached_from_new_and_what_is_left_out(tiny_paper: Path) -
     keep(tiny_paper, {"two-inputs": TWO[:3]})
     said = on(tiny_paper, "plan", "--no-probe", "--cost", "instant")
     assert "left out: test-error, two-beat-one: costs minutes" in said.out
+    probes = planning.Request(paper="").root / "probes.json"
+    assert "not known before the first run" in on(tiny_paper, "plan", "--no-probe").out
+    assert not probes.exists()
     found = json.loads(on(tiny_paper, "plan", "--claim", "test-error", "--json").out)
     assert found["planned"][0]["cached"] == [0, 1, 2]
     assert found["planned"][0]["to_run"] == [3, 4]
+    on(tiny_paper, "plan")
+    assert probes.exists()
 
 
 def test_why_rerun_names_the_part_that_changed(tiny_paper: Path) -> None:
@@ -455,6 +460,19 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     assert said[0] == "0 of 5 jobs done"
     assert said[1].startswith("1 of 5 jobs done, 20 %, ")
     assert said[2].startswith("1 of 5 jobs done, 30 %, ")
+
+
+def test_probing_that_takes_long_says_how_far_it_is(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, _ = progress(tiny_paper, monkeypatch)
+    said = on(tiny_paper, "plan").err.splitlines()
+    assert said[0] == "timing by short probes: 0 of 2 made"
+    assert said[-1] == "timing by short probes: 2 of 2 made"
+    shown.probing(1, 2)
+    console = Console(file=StringIO(), width=80, record=True)
+    console.print(shown.drawn())
+    assert "1 of 2 made" in console.export_text()
 
 
 def test_on_a_terminal_each_running_job_has_its_line(

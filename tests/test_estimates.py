@@ -10,7 +10,16 @@ import torch
 
 from reimpl.claims import Claims
 from reimpl.engines import Event, Room, at_once
-from reimpl.estimates import Estimator, Planned, Want, peak_memory_mb, wall_seconds, within
+from reimpl.estimates import (
+    Estimator,
+    Planned,
+    Probing,
+    Tell,
+    Want,
+    peak_memory_mb,
+    wall_seconds,
+    within,
+)
 from reimpl.jobs import Job, Probe, computing
 from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
@@ -149,6 +158,8 @@ def estimated(
     planned: Planned,
     room: Room = QUAD,
     local: Sequence[Record] = (),
+    probing: Probing = "here",
+    tell: Tell = lambda _made, _of: None,
 ) -> Planned:
     estimator = Estimator(
         claims=claims,
@@ -156,8 +167,9 @@ def estimated(
         room=room,
         local=local,
         committed=tuple,
-        may_probe=True,
+        probing=probing,
         run=machine.run,
+        tell=tell,
     )
     return estimator.estimated([planned])[0]
 
@@ -194,6 +206,24 @@ def test_each_probe_has_the_neighbours_that_its_runs_will_have_and_is_made_once(
     for _ in range(2):
         estimated(claims, tmp_path, machine, work(entry, "two-inputs", 8))
     assert [job.threads for job in machine.tried] == [1, 1, 1, 1, 4]
+
+
+def test_what_is_tried_is_told_and_nothing_is_tried_unasked(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    machine, said = Machine({1: 100, 4: 50}), list[tuple[int, int]]()
+    eight = work(entry, "two-inputs", 8)
+
+    def tell(made: int, of: int) -> None:
+        said.append((made, of))
+
+    untried = estimated(claims, tmp_path, machine, eight, probing="never", tell=tell)
+    assert (untried.seconds, untried.basis) == (None, "not known before the first run")
+    assert (machine.tried, said) == ([], [])
+    estimated(claims, tmp_path, machine, eight, tell=tell)
+    assert said == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4), (0, 1), (1, 1)]
+    kept = estimated(claims, tmp_path, machine, eight, probing="never")
+    assert kept.basis == "a short probe here"
 
 
 def test_short_work_is_not_worth_a_second_probe(

@@ -103,8 +103,12 @@ def judge(*, claims: Path, measurements: Path, strict: bool, as_json: bool) -> i
 def plan(*, probe: bool, as_json: bool, **asked: Any) -> int:
     """What `reproduce` would run, and how long it takes."""
     from reimpl import planning, report
+    from reimpl.cli.progress import Progress
 
-    made = planning.plan(_request(**asked), probe=probe)
+    request = _request(**asked)
+    with Progress(request) as progress:
+        probes = planning.Probes(of="here" if probe else "never", tell=progress.probing)
+        made = planning.plan(request, probes=probes)
     if made.missing:
         say(made.missing)
     print_page(lambda: report.plan_page(made), lambda: report.plan_json(made), as_json)
@@ -169,13 +173,14 @@ def _run(request: Request) -> Result:
     """
     from reimpl import report, reproduction
     from reimpl.cli.progress import Progress
-    from reimpl.planning import engine
+    from reimpl.planning import Probes, engine
 
     progress = Progress(request)
     signal.signal(signal.SIGTERM, _interrupt)  # how a cluster says that time is up
     try:
         with progress, engine(request) as run:
-            plans = reproduction.plans(request, probe=False, run=run)
+            probes = Probes(of="new", run=run, tell=progress.probing)
+            plans = reproduction.plans(request, probes=probes)
             return reproduction.reproduce(
                 request,
                 planned=map(progress.begin, plans),

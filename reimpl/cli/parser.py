@@ -261,7 +261,8 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
             "--probe",
             action=BooleanOptionalAction,
             default=True,
-            help="train for a moment what was never run here, to time it [yes]",
+            help="train for a moment what was never run here, to time it, rather than go by other "
+            "machines' records [yes]",
         ),
         PAPERS,
         RUNS,

@@ -40,8 +40,14 @@ class Progress:
         """Records made."""
         self.worked = 0.0
         self.began = self.said = self.judge_next = time.monotonic()
-        self.so_far = ""
+        self.so_far = self.probed = ""
         self.live: Live | None = None
+
+    def probing(self, made: int, of: int) -> None:
+        """Show how many of a plan's short probes are made."""
+        self.total, self.probed = 0, f"timing by short probes: {made} of {of} made"
+        self._show()
+        self._now_and_then(self.probed)
 
     def begin(self, made: Plan) -> Plan:
         """Say what a plan takes; its runs are about to start."""
@@ -53,7 +59,7 @@ class Progress:
         self.weights = _weights(made)
         self.total, self.finished, self.worked = len(made.jobs), 0, 0.0
         self.began = time.monotonic()
-        if self.total and self.live is None and sys.stderr.isatty():
+        if self.total:
             self._show()
         return made
 
@@ -61,6 +67,9 @@ class Progress:
         return self
 
     def _show(self) -> None:
+        """Live from now on, if this is a terminal."""
+        if self.live is not None or not sys.stderr.isatty():
+            return
         from rich.console import Console
         from rich.live import Live
 
@@ -87,11 +96,16 @@ class Progress:
             self._take(event.contents["result"])
             if self.live is not None and not self.request.altered:
                 self._judge()
-        if self.live is None:
-            now = time.monotonic()
-            if now - self.said > max(SAY_EVERY, SAYING_SHARE * (now - self.began)):
-                self.said = now
-                self.say(self._line())
+        self._now_and_then(self._line())
+
+    def _now_and_then(self, line: str) -> None:
+        """A line of a log, where there is no terminal."""
+        now = time.monotonic()
+        if self.live is None and now - self.said > max(
+            SAY_EVERY, SAYING_SHARE * (now - self.began)
+        ):
+            self.said = now
+            self.say(line)
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -145,7 +159,7 @@ class Progress:
             bar = ProgressBar(total=1.0, completed=_done(event.contents), width=20)
             grid.add_row(Text(f"  {event.job.name}"), bar, Text(figures))
         verdicts = [Text(f"so far: {self.so_far}")] if self.so_far else []
-        return Group(Text(self._line()), grid, *verdicts)
+        return Group(Text(self._line() if self.total else self.probed), grid, *verdicts)
 
 
 def _weights(made: Plan) -> dict[str, float]:
