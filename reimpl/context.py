@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from reimpl.claims import Metric
+from reimpl.environment import Clock
 from reimpl.errors import DivergenceError
 from reimpl.paper import Data, Seeds, Sources
 from reimpl.sharing import ALONE, Share
@@ -90,6 +91,7 @@ class RunContext:
     checkpoint_path: Path | None = None
     share: Share = ALONE
     """What of the training is this process's."""
+    clock: Clock = field(default_factory=Clock)
     trial: Trial | None = None
     """Set when the run is only tried."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -122,7 +124,8 @@ class RunContext:
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint_path.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
-            torch.save({"state": state, "curves": self.curves}, file)
+            kept = {"state": state, "curves": self.curves, "took": self.clock.took()}
+            torch.save(kept, file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.checkpoint_path)
@@ -139,6 +142,7 @@ class RunContext:
         except Exception:  # damage shows in many ways, and starting again is right after each
             return None
         self.curves = kept["curves"]
+        self.clock.goes_on(*kept.get("took", (0.0, 0.0)))  # older ones do not say
         return kept["state"]
 
 

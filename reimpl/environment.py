@@ -1,12 +1,14 @@
-"""Where a run was made: versions, machine and commit; no person, host or path."""
+"""Where and when a run was made: versions, machine, commit and time; no person, host or path."""
 
 import os
 import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,22 @@ from reimpl.installed import version
 def environment(folder: Path | None = None) -> dict[str, Any]:
     """Versions, machine and the git state of `folder`; names no person, host or path."""
     return {**_machine(), "threads": _threads(), "gpu": _gpu(), **_git(folder)}
+
+
+class Clock:
+    """When a run began, and what it took, with the attempts that were cut off."""
+
+    def __init__(self) -> None:
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.wall, self.cpu = time.monotonic(), time.process_time()
+
+    def took(self) -> tuple[float, float]:
+        """Seconds of wall and processor time so far."""
+        return time.monotonic() - self.wall, time.process_time() - self.cpu
+
+    def goes_on(self, wall: float, cpu: float) -> None:
+        """Count the seconds that earlier attempts took until their last checkpoint."""
+        self.wall, self.cpu = self.wall - wall, self.cpu - cpu
 
 
 @cache

@@ -5,18 +5,16 @@ finished run is safe even when the process that asked for it has died.
 """
 
 import importlib.util
-import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant
-from reimpl.environment import environment
+from reimpl.environment import Clock, environment
 from reimpl.errors import ReimplError, RequestError, RunError, near
 from reimpl.reading import apply_overrides
 from reimpl.records import Record, Store
@@ -177,7 +175,7 @@ def keep(done: Sequence[tuple[Job, Sequence[Record]]]) -> None:
 
 def failed(job: Job, why: str) -> list[Record]:
     """Records that say a job failed from outside: its process was killed."""
-    clock = _Clock()
+    clock = Clock()
     return [_make(job, seed, clock, error=why) for seed in job.seeds]
 
 
@@ -217,18 +215,6 @@ def _checkpoint(store: Store, job: Job, seed: int) -> Path:
     return store.checkpoint_path(paper=job.entry.slug, variant=job.variant, seed=seed, key=key)
 
 
-class _Clock:
-    """When a run began, and what it took."""
-
-    def __init__(self) -> None:
-        self.started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.wall, self.cpu = time.monotonic(), time.process_time()
-
-    def took(self) -> tuple[float, float]:
-        """Seconds of wall and processor time so far."""
-        return time.monotonic() - self.wall, time.process_time() - self.cpu
-
-
 def attempt(job: Job, emit: "Emit") -> list[Record]:
     """Run the job without keeping its records; what goes wrong in a run becomes its record.
 
@@ -237,11 +223,13 @@ def attempt(job: Job, emit: "Emit") -> list[Record]:
     store, claims = Store(job.root), job.entry.claims
     variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
     paper = _paper(job)
-    clock = _Clock()
+    clock = Clock()
     try:
         if job.part == "counts":
             return [_make(job, job.seeds[0], clock, measurements=_counts(paper, variant, claims))]
         contexts = [_context(job, paper, variant, claims, seed, store, emit) for seed in job.seeds]
+        for context in contexts:
+            context.clock = clock
         if job.part == "baseline":
             return [_run_baseline(job, paper, claims, contexts[0], clock)]
         outcomes = _train(job, paper, variant, claims, contexts)
@@ -416,7 +404,7 @@ def _progress_only(emit: "Emit") -> "Emit":
 
 
 def _run_baseline(
-    job: Job, paper: "Paper", claims: Claims, context: "RunContext", clock: _Clock
+    job: Job, paper: "Paper", claims: Claims, context: "RunContext", clock: Clock
 ) -> Record:
     from baselines import BASELINES
     from reimpl.baselining import fit_baseline
@@ -447,7 +435,7 @@ def _run_baseline(
 def _make(
     job: Job,
     seed: int,
-    clock: _Clock,
+    clock: Clock,
     *,
     outcome: "Outcome | None" = None,
     context: "RunContext | None" = None,

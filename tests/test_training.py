@@ -111,12 +111,18 @@ def stop_at_200(
     metrics: Mapping[str, Metric],
     checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
+    *,
+    after: float = 0.0,
 ) -> None:
-    """Train seed 1 until it is told to stop, at its first report after 200 steps."""
+    """Train seed 1 until it is told to stop, at its first report after 200 steps.
+
+    `after` so many seconds more, as its clock has it.
+    """
     stop = threading.Event()
     monkeypatch.setattr(contexts, "STOP", stop)
     monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
     cut = start(paper, variant, 1, checkpoint)
+    cut.clock.goes_on(after, after)
     cut.emit = lambda kind, contents: stop.set() if contents.get("done", 0) >= 200 else None
     with pytest.raises(Stopped):
         training.train(paper, variant, cut, metrics=metrics)
@@ -132,13 +138,14 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     whole = start(paper, variant, 1)
     expected = training.train(paper, variant, whole, metrics=metrics)
 
-    stop_at_200(paper, variant, metrics, tmp_path / "run.ckpt", monkeypatch)
+    stop_at_200(paper, variant, metrics, tmp_path / "run.ckpt", monkeypatch, after=1000.0)
     again = start(paper, variant, 1, tmp_path / "run.ckpt")
     steps: list[float] = []
     again.emit = lambda kind, contents: steps.append(contents.get("done", math.inf))
     assert training.train(paper, variant, again, metrics=metrics) == expected
     assert again.curves == whole.curves
     assert min(steps) > 200
+    assert min(again.clock.took()) > 1000 > max(whole.clock.took())
 
 
 def with_noise(paper: Paper, share: float) -> Paper:
