@@ -128,7 +128,7 @@ def execute(job: Job, emit: "Emit") -> list[Record] | Probe | None:
 def computing(threads: int) -> Iterator[None]:
     """Compute with so many threads, and take floats below 1.2e-38 for zero where the CPU can.
 
-    Gradients that vanish over hundreds of steps pass through such denormal numbers, and an x86
+    Gradients that vanish over hundreds of steps pass through such denormal numbers, and an Intel
     core needs a hundred cycles for each.
     """
     import torch
