@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reimpl import conformance, registry
-from reimpl.conformance import Finding
+from reimpl.conformance import Finding, written
 from reimpl.records import Record, write_measured
 from reimpl.registry import Entry
 from reimpl.report import rebuild_readme
@@ -131,7 +131,7 @@ def test_a_claim_without_a_place_is_named(tiny_paper: Path) -> None:
 )
 def test_a_place_is_recognised(tiny_paper: Path, source: str) -> None:
     change(claims(tiny_paper), '"table 1"', f'"{source}"')
-    assert list(conformance.claims_without_a_place(entry_of(tiny_paper))) == []
+    assert list(written.claims_without_a_place(entry_of(tiny_paper))) == []
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_a_place_is_recognised(tiny_paper: Path, source: str) -> None:
 )
 def test_what_is_no_place_is_recognised(tiny_paper: Path, source: str) -> None:
     change(claims(tiny_paper), '"table 1"', f'"{source}"')
-    assert len(list(conformance.claims_without_a_place(entry_of(tiny_paper)))) == 2
+    assert len(list(written.claims_without_a_place(entry_of(tiny_paper)))) == 2
 
 
 def test_a_proxy_needs_no_place_in_the_paper(tiny_paper: Path) -> None:
     change(claims(tiny_paper), '"table 1"', '"our own runs"\nproxy = true')
-    assert list(conformance.claims_without_a_place(entry_of(tiny_paper))) == []
+    assert list(written.claims_without_a_place(entry_of(tiny_paper))) == []
 
 
 def test_a_definition_of_one_word_is_named(tiny_paper: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_forbidden_import_is_named_with_its_line(
 )
 def test_an_allowed_import_is_no_problem(tiny_paper: Path, line: str) -> None:
     (tiny_paper / "train.py").write_text(f"{line}\n", encoding="utf-8")
-    assert list(conformance.forbidden_imports(entry_of(tiny_paper))) == []
+    assert list(written.forbidden_imports(entry_of(tiny_paper))) == []
 
 
 def test_a_model_that_knows_the_harness_is_named(tiny_paper: Path) -> None:
@@ -424,7 +424,7 @@ def test_a_record_that_is_no_evidence_is_named(tiny_paper: Path, record: Record,
 
 def test_a_baseline_s_record_is_of_the_variant_whose_data_it_had(tiny_paper: Path) -> None:
     measure(tiny_paper, replace(RECORD, part="baseline", variant="5 nearest on two-inputs"))
-    assert list(conformance.record_problems(entry_of(tiny_paper))) == []
+    assert list(written.record_problems(entry_of(tiny_paper))) == []
 
 
 def test_a_run_that_is_there_twice_is_named(tiny_paper: Path) -> None:

@@ -11,9 +11,10 @@ from statistics import median
 
 import pytest
 
-from reimpl import conformance, registry
+from reimpl import registry
 from reimpl.claims import Variant
-from reimpl.conformance import Trial
+from reimpl.conformance import run, trials, written
+from reimpl.conformance.trials import Trial
 from reimpl.errors import ReimplError
 from reimpl.records import read_measured
 from reimpl.registry import Entry
@@ -24,7 +25,7 @@ PAPERS = [e for e in registry.entries() if e.folder.parent == ROOT / "papers"]
 TRAINED: list[tuple[Entry, Variant]] = []
 for _entry in PAPERS:
     with suppress(ReimplError):  # a broken paper fails a test of its own
-        TRAINED += [(_entry, variant) for variant in conformance.trained_variants(_entry)]
+        TRAINED += [(_entry, variant) for variant in run.trained_variants(_entry)]
 VECTORISED = [(entry, variant) for entry, variant in TRAINED if variant.vectorised]
 MEASURED = [entry for entry in PAPERS if (entry.folder / "measured.jsonl").exists()]
 
@@ -39,7 +40,7 @@ def each_variant(pairs: list[tuple[Entry, Variant]]) -> pytest.MarkDecorator:
 
 
 def tried(entry: Entry, variant: Variant) -> Trial:
-    trial = conformance.trial(entry, variant)
+    trial = trials.trial(entry, variant)
     assert trial is not None, "the paper needs an example, for its data have to be fetched"
     return trial
 
@@ -47,68 +48,68 @@ def tried(entry: Entry, variant: Variant) -> Trial:
 @each(PAPERS)
 def test_the_paper_can_be_used(entry: Entry) -> None:
     assert entry.broken is None
-    assert list(conformance.loading_problems(entry)) == []
+    assert list(run.loading_problems(entry)) == []
 
 
 @each(PAPERS)
 def test_importing_the_paper_does_nothing_else(entry: Entry) -> None:
-    assert list(conformance.side_effects(entry)) == []
+    assert list(run.side_effects(entry)) == []
 
 
 @each(PAPERS)
 def test_every_claim_cites_a_place(entry: Entry) -> None:
-    assert list(conformance.claims_without_a_place(entry)) == []
+    assert list(written.claims_without_a_place(entry)) == []
 
 
 @each(PAPERS)
 def test_every_metric_is_defined(entry: Entry) -> None:
-    assert list(conformance.vague_definitions(entry)) == []
+    assert list(written.vague_definitions(entry)) == []
 
 
 @each(PAPERS)
 def test_every_setting_is_used(entry: Entry) -> None:
-    assert list(conformance.unused_settings(entry)) == []
+    assert list(written.unused_settings(entry)) == []
 
 
 @each(PAPERS)
 def test_the_paper_stands_alone(entry: Entry) -> None:
-    assert list(conformance.forbidden_imports(entry)) == []
+    assert list(written.forbidden_imports(entry)) == []
 
 
 @each(PAPERS)
 def test_the_model_is_short(entry: Entry) -> None:
-    assert list(conformance.long_model(entry)) == []
+    assert list(written.long_model(entry)) == []
 
 
 @each(PAPERS)
 def test_every_exact_claim_is_reproduced(entry: Entry) -> None:
-    assert list(conformance.failing_exact_claims(entry)) == []
+    assert list(run.failing_exact_claims(entry)) == []
 
 
 @each(PAPERS)
 def test_every_variant_can_be_trained(entry: Entry) -> None:
-    assert list(conformance.untrainable_variants(entry)) == []
-    assert list(conformance.missing_parts(entry)) == []
+    assert list(run.untrainable_variants(entry)) == []
+    assert list(run.missing_parts(entry)) == []
 
 
 @each_variant(TRAINED)
 def test_the_model_runs_and_its_loss_is_a_finite_scalar(entry: Entry, variant: Variant) -> None:
-    assert list(conformance.loss_problems(tried(entry, variant))) == []
+    assert list(trials.loss_problems(tried(entry, variant))) == []
 
 
 @each_variant(TRAINED)
 def test_every_gradient_reaches_a_parameter(entry: Entry, variant: Variant) -> None:
-    assert list(conformance.gradient_problems(tried(entry, variant))) == []
+    assert list(trials.gradient_problems(tried(entry, variant))) == []
 
 
 @each_variant(TRAINED)
 def test_a_step_of_the_recipe_changes_the_network(entry: Entry, variant: Variant) -> None:
-    assert list(conformance.step_problems(tried(entry, variant))) == []
+    assert list(trials.step_problems(tried(entry, variant))) == []
 
 
 @each_variant(TRAINED)
 def test_metrics_are_one_value_per_example(entry: Entry, variant: Variant) -> None:
-    assert list(conformance.metric_problems(tried(entry, variant))) == []
+    assert list(trials.metric_problems(tried(entry, variant))) == []
 
 
 @each(PAPERS)
@@ -116,7 +117,7 @@ def test_every_fit_without_data_takes_its_first_step(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REIMPL_DATA_MIRROR", raising=False)
-    assert list(conformance.fit_problems(entry)) == []
+    assert list(run.fit_problems(entry)) == []
 
 
 @pytest.mark.data
@@ -125,12 +126,12 @@ def test_every_fit_takes_its_first_step_on_its_data(
     entry: Entry, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     monkeypatch.setenv("REIMPL_CACHE", str(tmp_path_factory.getbasetemp() / "decoded"))
-    assert list(conformance.fit_problems(entry)) == []
+    assert list(run.fit_problems(entry)) == []
 
 
 @each_variant(VECTORISED)
 def test_seeds_in_a_batch_train_as_alone(entry: Entry, variant: Variant) -> None:
-    assert list(conformance.vectorised_problems(tried(entry, variant))) == []
+    assert list(trials.vectorised_problems(tried(entry, variant))) == []
 
 
 def test_papers_are_short() -> None:
@@ -147,12 +148,12 @@ def test_papers_are_short() -> None:
 @each(PAPERS)
 def test_the_readme_opens_with_the_paper_and_has_a_place_for_the_table(entry: Entry) -> None:
     assert rebuild_readme(entry)
-    assert list(conformance.readme_problems(entry)) == []
+    assert list(written.readme_problems(entry)) == []
 
 
 @each(MEASURED)
 def test_committed_records_are_evidence(entry: Entry) -> None:
-    assert list(conformance.record_problems(entry)) == []
+    assert list(written.record_problems(entry)) == []
 
 
 @each(MEASURED)
