@@ -4,7 +4,6 @@ Importing `importlib.metadata` alone takes as long as two bare starts of Python,
 reads a package's whole description to find the line with its version.
 """
 
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -50,11 +49,8 @@ def _plain(name: str) -> str:
 def _metadata_folders(path: tuple[str, ...]) -> Iterator[Path]:
     for place in dict.fromkeys(path):
         with suppress(OSError):  # a zip file, or gone
-            with os.scandir(place or ".") as inside:
-                names = sorted(
-                    e.name for e in inside if e.name.endswith((".dist-info", ".egg-info"))
-                )
-            yield from (Path(place, name) for name in names)
+            inside = Path(place).iterdir()
+            yield from sorted(p for p in inside if p.name.endswith((".dist-info", ".egg-info")))
 
 
 def _section(path: Path, group: str) -> list[tuple[str, str]]:

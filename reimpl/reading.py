@@ -448,7 +448,7 @@ def _hint(hint: Any) -> _Hint:
     if kind is None or kind is Literal:
         return kind or hint, options
     parts = tuple(_hint(option) for option in options if option not in (NoneType, ...))
-    if kind is not UnionType:
+    if kind not in (Union, UnionType):
         return kind, parts
     return parts[0] if len(parts) == 1 else (Union, parts)
 

@@ -35,7 +35,6 @@ def print_page(page: Callable[[], Page], table: Callable[[], Any], as_json: bool
     if as_json:
         out(f"{json_text(table())}\n")
         return
-
     terminal = sys.stdout.isatty()
     width = _width() if terminal else 0
     out(render(page(), width=width, colour=terminal and "NO_COLOR" not in os.environ))
