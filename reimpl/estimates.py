@@ -120,7 +120,7 @@ class Estimator:
     probing: Probing
     run: Callable[[Sequence[Job]], Iterable[Event]]
     """Runs the probes."""
-    tell: Tell = lambda _made, _of: None
+    tell: Tell
     missing: str | None = None
     """Why there are no data to try anything on, when there are none."""
     runs: int = field(init=False, default=0)

@@ -47,7 +47,7 @@ class Progress:
         """Show how many of a plan's short probes are made."""
         self.total, self.probed = 0, f"timing by short probes: {made} of {of} made"
         self._show()
-        self._now_and_then(self.probed)
+        self._now_and_then()
 
     def begin(self, made: Plan) -> Plan:
         """Say what a plan takes; its runs are about to start."""
@@ -96,16 +96,16 @@ class Progress:
             self._take(event.contents["result"])
             if self.live is not None and not self.request.altered:
                 self._judge()
-        self._now_and_then(self._line())
+        self._now_and_then()
 
-    def _now_and_then(self, line: str) -> None:
+    def _now_and_then(self) -> None:
         """A line of a log, where there is no terminal."""
         now = time.monotonic()
         if self.live is None and now - self.said > max(
             SAY_EVERY, SAYING_SHARE * (now - self.began)
         ):
             self.said = now
-            self.say(line)
+            self.say(self._line())
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -138,6 +138,8 @@ class Progress:
         return (self.worked + under_way) / (sum(self.weights.values()) or 1.0)
 
     def _line(self) -> str:
+        if not self.total:
+            return self.probed
         share = self._share()
         text = f"{self.finished} of {self.total} jobs done"
         if not 0.02 < share < 1:
@@ -159,7 +161,7 @@ class Progress:
             bar = ProgressBar(total=1.0, completed=_done(event.contents), width=20)
             grid.add_row(Text(f"  {event.job.name}"), bar, Text(figures))
         verdicts = [Text(f"so far: {self.so_far}")] if self.so_far else []
-        return Group(Text(self._line() if self.total else self.probed), grid, *verdicts)
+        return Group(Text(self._line()), grid, *verdicts)
 
 
 def _weights(made: Plan) -> dict[str, float]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from reimpl.conformance.run import (
+    caught,
     explained_miscounts,
     failing_exact_claims,
     fit_problems,
     loading_problems,
     missing_parts,
-    said,
     side_effects,
     trained_variants,
     untrainable_variants,
@@ -81,11 +81,7 @@ def _check_code(entry: Entry) -> list[Finding]:
 
 
 def _finding(what: str, entry: Entry, look: Look) -> Finding:
-    """What a check says; a paper's own error is a problem like others."""
-    try:
-        problems = list(look(entry))
-    except Exception as error:
-        problems = [said(error, entry.folder)]
+    problems = caught(partial(look, entry), entry.folder)
     return Finding(what=what, ok=not problems, detail=_some(problems))
 
 

@@ -3,9 +3,10 @@
 import random
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import chdir, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
 from itertools import count
@@ -24,7 +25,15 @@ ROWS = 2000
 """Examples of each split on which a `fit` is tried."""
 
 
-def said(error: Exception, folder: Path) -> str:
+def caught(look: Callable[[], Iterable[str]], folder: Path) -> list[str]:
+    """The problems that a check finds; a paper's own error is one like others."""
+    try:
+        return list(look())
+    except Exception as error:
+        return [_said(error, folder)]
+
+
+def _said(error: Exception, folder: Path) -> str:
     """The error in one line, with the line of the paper's own code that it came through last."""
     said = " ".join(str(error).split())
     if isinstance(error, ReimplError):
@@ -220,10 +229,7 @@ def _first_step(entry: Entry, variant: Variant) -> Iterator[str]:
 def fit_problems(entry: Entry) -> Iterator[str]:
     """The first step of every `fit`; each problem with the variant's name."""
     for variant in fitted_variants(entry):
-        try:
-            problems = list(_first_step(entry, variant))
-        except Exception as error:
-            problems = [said(error, entry.folder)]
+        problems = caught(partial(_first_step, entry, variant), entry.folder)
         yield from (f"variant '{variant.id}': {problem}" for problem in problems)
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reimpl.claims import Claims, Variant
-from reimpl.conformance.run import said, trained_variants
+from reimpl.conformance.run import caught, trained_variants
 from reimpl.errors import ReimplError
 from reimpl.registry import Entry
 
@@ -57,12 +58,15 @@ def untried(entry: Entry) -> Iterator[str]:
 def tried(look: Callable[[Trial], Iterable[str]], entry: Entry) -> Iterator[str]:
     """A check of every trained variant; each problem with the variant's name."""
     for variant in trained_variants(entry):
-        try:
-            example = trial(entry, variant)
-            problems = list(look(example)) if example else []
-        except Exception as error:
-            problems = [said(error, entry.folder)]
+        problems = caught(partial(_look_at, look, entry, variant), entry.folder)
         yield from (f"variant '{variant.id}': {problem}" for problem in problems)
+
+
+def _look_at(
+    look: Callable[[Trial], Iterable[str]], entry: Entry, variant: Variant
+) -> Iterable[str]:
+    example = trial(entry, variant)
+    return look(example) if example else ()
 
 
 def loss_problems(trial: Trial) -> Iterator[str]:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +54,7 @@ def _listed(entry: Entry) -> Listed:
 
 def _line_count(path: Path) -> int:
     try:
-        with path.open("rb", buffering=0) as file:
-            return sum(chunk.count(b"\n") for chunk in iter(partial(file.read, 1 << 16), b""))
+        return path.read_bytes().count(b"\n")
     except OSError:
         return 0
 
