@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +22,14 @@ from reimpl.verdict import DECIDED, LOOKS, Verdict
 
 Where = Literal["local", "committed"]
 
+_PLACE = attrgetter("part", "variant")
+
 
 WITH_CURVES = 20
 """Runs of a variant whose curves are committed; of more, the measurements say enough."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """The records that verdicts rest on."""
 
@@ -36,13 +41,17 @@ class Evidence:
     stale: tuple[str, ...] = ()
     """Variants whose committed records were made by other code than there is now."""
 
-    def measured(self) -> dict[str, dict[str, dict[int, float | bool | None]]]:
+    @cached_property
+    def measured(self) -> Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]:
         """Metric → variant → seed → value, without baselines."""
         table: dict[str, dict[str, dict[int, float | bool | None]]] = {}
-        for record in self.records:
-            if record.part != "baseline":
-                for metric, value in record.measurements.items():
-                    table.setdefault(metric, {}).setdefault(record.variant, {})[record.seed] = value
+        for (part, variant), group in groupby(self.records, _PLACE):
+            if part == "baseline":
+                continue
+            runs = [(record.seed, record.measurements) for record in group]
+            for metric in dict.fromkeys(chain.from_iterable(found for _, found in runs)):
+                values = {seed: found[metric] for seed, found in runs if metric in found}
+                table.setdefault(metric, {}).setdefault(variant, {}).update(values)
         return table
 
 
@@ -113,7 +122,7 @@ def judged(
     """
     evidence = gather(entry, root, committed=committed, found=found)
     failed_variants = frozenset(record.variant for record in evidence.errors)
-    measured = evidence.measured()
+    measured = {metric: dict(values) for metric, values in evidence.measured.items()}
     others: dict[str, Variant] = {}
     for name in foreign_variants(entry.claims):
         elsewhere = _elsewhere(name, entry, root)
@@ -129,7 +138,7 @@ def judged(
         return judge(entry.claims, measured, failed=failed_variants, others=others)
 
     place = Store(root).folder(entry.slug) / (".verdicts-in-looks" if in_looks else ".verdicts")
-    given = entry.claims, measured, sorted(failed_variants), others, in_looks
+    given = entry.claims, kept.digest(measured), sorted(failed_variants), others, in_looks
     return Result(
         entry=entry,
         verdicts=tuple(kept.verdicts(place, given, judge)),
@@ -140,13 +149,13 @@ def judged(
 
 def _elsewhere(
     name: str, entry: Entry, root: Path
-) -> tuple[Variant, dict[str, dict[int, float | bool | None]]] | None:
+) -> tuple[Variant, Mapping[str, Mapping[int, float | bool | None]]] | None:
     """A variant of another paper and its runs, by metric; None when there is no such paper here."""
     slug, _, variant = name.partition(":")
     beside = entry.folder.parent / slug
     try:
         other = registry.find(slug, (beside,) if (beside / "claims.toml").exists() else ())
-        measured = gather(other, root).measured()
+        measured = gather(other, root).measured
         by_metric = {m: table[variant] for m, table in measured.items() if variant in table}
         return other.claims.variant(variant), by_metric
     except ReimplError:
@@ -166,7 +175,7 @@ def gather(
     """
     found = found or Store(root).read(entry.slug)
     current = _Current(entry)
-    mine = [record for record in found.ok if current.is_current(record)]
+    mine = current.of(found.ok)
     local = {(record.part, record.variant) for record in mine}
     path = entry.folder / "measured.jsonl"
     promoted = read_measured(path, without=local) if committed else []
@@ -176,7 +185,7 @@ def gather(
     where |= dict.fromkeys((r.variant for r in mine), "local")
     return Evidence(
         records=(*mine, *others),
-        errors=tuple(record for record in found.errors if current.is_current(record)),
+        errors=tuple(current.of(found.errors)),
         unreadable=tuple(found.unreadable),
         where=where,
         stale=tuple(sorted(stale)),
@@ -201,10 +210,16 @@ class _Current:
             )
         return self.keys[place]
 
-    def is_current(self, record: Record) -> bool:
-        """Whether running it again now would find it cached."""
-        keys = self._keys(record)
-        return keys is not None and keys.key(record.seed) == record.key
+    def of(self, records: Iterable[Record]) -> list[Record]:
+        """Those that would be found cached if they were run again now."""
+        found: list[Record] = []
+        for (part, _), group in groupby(records, _PLACE):
+            runs = list(group)
+            for alike in ([run] for run in runs) if part == "baseline" else (runs,):
+                if keys := self._keys(alike[0]):
+                    key = keys.key
+                    found += [record for record in alike if key(record.seed) == record.key]
+        return found
 
     def same_code(self, record: Record) -> bool:
         """Whether the paper's side of the key is the same; versions of libraries may differ."""
@@ -281,7 +296,7 @@ def restore(entry: Entry, root: Path) -> tuple[int, int]:
         raise RequestError(f"{entry.slug}: no measured.jsonl to restore from")
     store, current = Store(root), _Current(entry)
     here = {(record.part, record.variant, record.key) for record in store.read(entry.slug).ok}
-    fitting = [r for r in promoted if r.status == "ok" and current.is_current(r)]
+    fitting = current.of([record for record in promoted if record.status == "ok"])
     new = [r for r in fitting if (r.part, r.variant, r.key) not in here]
     store.write_many(new)
     return len(new), len(promoted) - len(fitting)

@@ -54,7 +54,7 @@ class Index:
     def _whole_blocks(self) -> dict[str, list[bytes]]:
         found: dict[str, list[bytes]] = {}
         try:
-            parts = self.path.read_bytes().split(MARK)
+            parts = list(_parts(self.path.read_bytes()))
         except OSError:
             return found
         whole = [part for part in parts if self._is_whole(part)]
@@ -97,6 +97,15 @@ class Index:
         """Begin anew when fewer than half of the rows that were read are live."""
         if self._rows > SPARE + MOST * live:
             self._begin_anew()
+
+
+def _parts(log: bytes) -> Iterator[bytes]:
+    """As `split` at each mark, which looks at byte after byte: many times slower than `find`."""
+    first = 0
+    while (end := log.find(MARK, first)) >= 0:
+        yield log[first:end]
+        first = end + 1
+    yield log[first:]
 
 
 def _is_past(time_ns: int, seen: int) -> bool:

@@ -6,6 +6,7 @@ or it is torn, or cannot be written, the claims are judged as if it were not the
 """
 
 import json
+import marshal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
@@ -37,6 +38,15 @@ def verdicts(path: Path, given: object, judge: Callable[[], list[Verdict]]) -> l
         with suppress(OSError):
             path.write_text(f"{_hashed([rests_on, text])}\n{text}", encoding="utf-8")
     return found
+
+
+def digest(numbers: Any) -> str:
+    """A hash of numbers in dicts and lists, ten times as fast as by their `repr`.
+
+    Raises:
+        ValueError: something else is among them.
+    """
+    return sha256(marshal.dumps(numbers, 2)).hexdigest()  # 2: later ones tell the same from equal
 
 
 def _read(path: Path, rests_on: str) -> list[Verdict] | None:

@@ -20,13 +20,14 @@ from reimpl.claims import (
     Variant,
     own_variants_of,
 )
+from reimpl.collecting import no_collecting
 from reimpl.engines import Event, Room, Run, check_ray, room
 from reimpl.errors import RequestError
 from reimpl.estimates import Estimator, Planned, Probing, Tell, Want, within
 from reimpl.evidence import current_keys, judged
 from reimpl.jobs import Job, JobPart, check_shared, sources_read
 from reimpl.keys import Keys
-from reimpl.records import Record, Records, Store, read_measured
+from reimpl.records import RUN, Record, Records, Store, read_measured
 from reimpl.registry import Entry
 from reimpl.verdict import DECIDED, LOOKS
 
@@ -376,8 +377,9 @@ class _Planner:
         return Store(self.request.root).read(self.entry.slug)
 
     @cached_property
+    @no_collecting()
     def recorded(self) -> dict[tuple[str, str, int, str], Record]:
-        return {(r.part, r.variant, r.seed, r.key): r for r in self.found.ok}
+        return dict(zip(map(RUN, self.found.ok), self.found.ok, strict=True))
 
 
 def _check_device(request: Request) -> None:

@@ -16,10 +16,11 @@ import json
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, repeat
 from math import inf, isfinite, isnan
 from operator import attrgetter
 from pathlib import Path
@@ -309,7 +310,7 @@ class Store:
                 live += _read_folder(folder, paper, index, found)
             index.tidy(live)
             for records in (found.ok, found.errors):
-                records.sort(key=_ORDER)
+                records.sort(key=RUN)
         found.unreadable[:] = sorted(set(found.unreadable))  # one may have taken another's name
         return found
 
@@ -384,7 +385,8 @@ class Store:
         return self.folder(paper) / _safe(variant) / f"{kind}{seed}-{key[:8]}"
 
 
-_ORDER = attrgetter("part", "variant", "seed", "key")
+RUN = attrgetter("part", "variant", "seed", "key")
+"""What tells a run from others, and its place among them."""
 
 
 def _safe(name: str) -> str:
@@ -464,17 +466,17 @@ def _read_folder(folder: Path, paper: str, index: Index, found: Records) -> int:
     Returns:
         How many it knew.
     """
-    seen, place = time.time_ns(), f"{folder}{os.sep}"
+    seen = time.time_ns()
     known, left = _split(folder, index.read(folder.name), found)
-    for name, row in known.items():
-        _keep(_recalled(row, paper, place + name), found)
+    _keep(_recalled(known, paper, folder), found)
     fresh: list[Row] = []
     for name, stamp in sorted(left.items()):
         record = _read_or_set_aside(folder / name, paper)
         if isinstance(record, Record):
             fresh.append(_row(record, folder / name, stamp))
-            record = _recalled(fresh[-1], paper, place + name)  # without what is long
-        _keep(record, found)
+            _keep(_recalled(fresh[-1:], paper, folder), found)  # without what is long
+        elif record is not None:
+            found.unreadable.append(record)
         if len(fresh) == BLOCK:  # now, so that a kill costs little
             index.add(folder.name, fresh, seen=seen)
             fresh.clear()
@@ -484,29 +486,26 @@ def _read_folder(folder: Path, paper: str, index: Index, found: Records) -> int:
 
 def _split(
     folder: Path, rows: dict[str, Row], found: Records
-) -> tuple[dict[str, Row], dict[str, Stamp]]:
+) -> tuple[list[Row], dict[str, Stamp]]:
     """The rows whose files are as they were, and the files that are to be read.
 
     What was set aside is told; what a kill left behind is removed.
     """
-    known, left = set[str](), dict[str, Stamp]()
+    known, left = list[Row](), dict[str, Stamp]()
     with suppress(OSError), os.scandir(folder) as inside:
         for entry in inside:
             name = entry.name
             if name.endswith((".json", ".error")):
-                time_ns, size = stamp = _stamp(entry)
-                row = rows.get(name)
-                if row is not None and row[1] == time_ns and row[2] == size:
-                    known.add(name)
+                stamp, row = _stamp(entry), rows.get(name)
+                if row is not None and (row[1], row[2]) == stamp:
+                    known.append(row)
                 else:
                     left[name] = stamp
             elif name.endswith(".unreadable"):
                 found.unreadable.append(folder / name)
             elif name.endswith(".tmp"):
                 _remove_stale(folder / name)
-    if len(known) < len(rows):
-        rows = {name: row for name, row in rows.items() if name in known}
-    return rows, left
+    return known, left
 
 
 def _stamp(file: "os.DirEntry[str]") -> Stamp:
@@ -517,15 +516,9 @@ def _stamp(file: "os.DirEntry[str]") -> Stamp:
     return status.st_mtime_ns, status.st_size
 
 
-def _keep(record: Record | Path | None, found: Records) -> None:
-    if isinstance(record, Record):
-        (found.ok if record.status == "ok" else found.errors).append(record)
-    elif record is not None:
-        found.unreadable.append(record)
-
-
-_WRITE = tuple(getattr(Record, name).__set__ for name in ("paper", "file", *_KEPT))
-"""Fills the slots of a frozen record, twice as fast as its constructor."""
+def _keep(records: Sequence[Record], found: Records) -> None:
+    found.ok.extend(record for record in records if record.status == "ok")
+    found.errors.extend(record for record in records if record.status != "ok")
 
 
 def _row(record: Record, path: Path, stamp: Stamp) -> Row:
@@ -534,14 +527,19 @@ def _row(record: Record, path: Path, stamp: Stamp) -> Row:
     return path.name, *stamp, *(getattr(plain, name) for name in _KEPT)
 
 
-def _recalled(row: Row, paper: str, file: str) -> Record:
-    """The record of a row."""
-    record = object.__new__(Record)
-    _, _, _, part, variant, status, *more = row
-    values = (paper, file, intern(part), intern(variant), intern(status), *more)
-    for write, value in zip(_WRITE, values, strict=True):
-        write(record, value)
-    return record
+def _recalled(rows: Sequence[Row], paper: str, folder: Path) -> list[Record]:
+    """The records of a folder's rows; a field of all is filled in one go, many times faster."""
+    if not rows:
+        return []
+    files, _, _, *columns = zip(*rows, strict=True)
+    table: dict[str, Iterable[Any]] = dict(zip(_KEPT, columns, strict=True))
+    table |= {name: map(intern, table[name]) for name in _SAME}
+    table |= {"paper": repeat(paper), "file": map(f"{folder}{os.sep}".__add__, files)}
+    records = list(map(object.__new__, repeat(Record, len(rows))))
+    for name, column in table.items():
+        fill = getattr(Record, name).__set__  # the slot of a frozen record
+        deque(map(fill, records, column), maxlen=0)
+    return records
 
 
 # Records kept with the paper
@@ -598,7 +596,7 @@ def write_measured(
         RecordError: the file cannot be written.
     """
     lines = []
-    for record in sorted(records, key=_ORDER):
+    for record in sorted(records, key=RUN):
         keep = {} if record.variant in without_curves else record.curves
         thin = {name: _thinned(curve) for name, curve in keep.items()}
         lines.append(replace(record, curves=thin).to_json())

@@ -186,7 +186,6 @@ def test_an_index_of_other_fields_is_not_believed(
 ) -> None:
     records = kept(tmp_path)
     monkeypatch.setattr(module, "_KEPT", (*module._KEPT, "note"))
-    monkeypatch.setattr(module, "_WRITE", (*module._WRITE, Record.note.__set__))  # pyright: ignore[reportFunctionMemberAccess,reportOptionalMemberAccess,reportAttributeAccessIssue]  # a slot
     del opened[:]
     assert Store(tmp_path).read("p2001_x").ok == records
     assert len(opened) == 3

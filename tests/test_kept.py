@@ -90,6 +90,17 @@ def test_what_is_given_and_the_code_that_judges_decide(
     assert kept.verdicts(path, {"m": {"v": {0: 0.2}}}, lambda: [other]) == [other]
 
 
+def test_a_digest_tells_numbers_apart_by_what_they_are() -> None:
+    """And not by which objects they are: a name that is used twice may be one object or two."""
+    twice = "".join(["met", "ric"])
+    equal = [{"metric": {0: 0.1}, "v": ["metric"]}, {twice: {0: 0.1}, "v": [twice]}]
+    assert len({kept.digest(numbers) for numbers in equal}) == 1
+    values = [0.1, 1, 1.0, True, None, inf, -inf, 0.0, -0.0, "1", [], {}]
+    assert len({kept.digest({"m": {0: value}}) for value in values}) == len(values)
+    with pytest.raises(ValueError, match="unmarshallable"):
+        kept.digest({"m": object()})
+
+
 def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
     for _ in range(2):
         assert kept.verdicts(tmp_path / "nowhere" / "kept", 1, lambda: [BLANK]) == [BLANK]

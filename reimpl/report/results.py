@@ -91,10 +91,12 @@ def _margin(claim: Claim, verdict: Verdict) -> str:
 
 def _runs(verdict: Verdict, values: Mapping[int, float | bool | None]) -> str:
     """How many runs count, and how many of them reached a target."""
-    missed = sum(value is not None and math.isinf(value) for value in values.values())
-    if verdict.kind != "speed" or not missed:
-        return str(verdict.n) if verdict.n else "-"
-    return f"{verdict.n - missed} of {verdict.n}"
+    missed = 0
+    if verdict.kind == "speed":
+        missed = sum(value is not None and math.isinf(value) for value in values.values())
+    if missed:
+        return f"{verdict.n - missed} of {verdict.n}"
+    return str(verdict.n) if verdict.n else "-"
 
 
 def _note(verdict: Verdict) -> str:
@@ -224,7 +226,7 @@ def result_page(result: Result, *, request: str = "") -> Page:
     table = verdict_table(
         claims,
         result.verdicts,
-        measured=result.evidence.measured(),
+        measured=result.evidence.measured,
         baselines=result.baselines,
     )
     lines = [
@@ -259,7 +261,7 @@ def measured_table(result: Result) -> Table:
     """What runs measured, without any verdict."""
     rows = [
         (variant, name, *_summary(values), _metric_unit(result.entry.claims, name))
-        for name, table in result.evidence.measured().items()
+        for name, table in result.evidence.measured.items()
         for variant, values in table.items()
     ]
     return Table(
@@ -355,7 +357,7 @@ def to_json(result: Result) -> dict[str, Any]:
         ],
     }
     if not result.verdicts:
-        table["measured"] = plain(evidence.measured())
+        table["measured"] = plain(evidence.measured)
     return table
 
 
@@ -394,7 +396,7 @@ def committed_result(entry: Entry) -> Result:
 
 def markdown_table(result: Result) -> str:
     """The table of a README: what was published, what we measured, the verdict."""
-    claims, measured = result.entry.claims, result.evidence.measured()
+    claims, measured = result.entry.claims, result.evidence.measured
     heads = ["claim", "published", "ours", "unit", "runs", "margin"]
     heads += ["best baseline"] if result.baselines else []
     rows = []
