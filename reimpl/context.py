@@ -97,15 +97,20 @@ class RunContext:
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     _last_checkpoint: float = field(default_factory=time.monotonic)
     _last_progress: float = 0.0
+    _before: float | None = 0.0
+    """How far earlier attempts came; after `resume`, the next report of progress says it."""
 
     def progress(self, done: float, total: float, **shown: float) -> None:
         """Say how far the run is; at most five times a second reach the screen."""
         if self.trial is not None:
             self.trial.see(done, total)
+        if self._before is None:
+            self._before = done
         now = time.monotonic()
         if now - self._last_progress >= PROGRESS_EVERY or done >= total:
             self._last_progress = now
-            self.emit("progress", {"done": done, "total": total, "shown": shown})
+            far = {"done": done, "total": total, "before": self._before}
+            self.emit("progress", {**far, "shown": shown})
 
     def curve(self, step: float, values: Mapping[str, float]) -> None:
         """Add a point to the run's curves; NaN ends the run."""
@@ -142,6 +147,7 @@ class RunContext:
         except Exception:  # damage shows in many ways, and starting again is right after each
             return None
         self.curves = kept["curves"]
+        self._before = None
         self.clock.goes_on(*kept.get("took", (0.0, 0.0)))  # older ones do not say
         return kept["state"]
 

@@ -462,6 +462,25 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     assert said[2].startswith("1 of 5 jobs done, 30 %, ")
 
 
+def test_what_was_done_before_does_not_count_as_pace(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, (first, second, *_) = progress(tiny_paper, monkeypatch)
+    capsys.readouterr()
+    shown.began -= 60.0
+    with shown:
+        far = {"done": 0.9, "total": 1, "before": 0.75}
+        shown.see(Event(kind="progress", job=first, contents=far))  # 0.15 of a run in a minute
+        shown.see(Event(kind="done", job=first, contents={"result": []}))  # now 0.25
+        far = {"done": 0.5, "total": 1, "before": 0.5}
+        shown.see(Event(kind="progress", job=second, contents=far))  # 3.5 runs are left
+    assert capsys.readouterr().err.splitlines() == [
+        "0 of 5 jobs done, 18 %, 27 minutes left or so",
+        "1 of 5 jobs done, 20 %, 16 minutes left or so",
+        "1 of 5 jobs done, 30 %, 14 minutes left or so",
+    ]
+
+
 def test_probing_that_takes_long_says_how_far_it_is(
     tiny_paper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

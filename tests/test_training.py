@@ -140,11 +140,13 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
 
     stop_at_200(paper, variant, metrics, tmp_path / "run.ckpt", monkeypatch, after=1000.0)
     again = start(paper, variant, 1, tmp_path / "run.ckpt")
-    steps: list[float] = []
-    again.emit = lambda kind, contents: steps.append(contents.get("done", math.inf))
+    reports: list[Mapping[str, float]] = []
+    again.emit = lambda kind, said: reports.append(said) if kind == "progress" else None
     assert training.train(paper, variant, again, metrics=metrics) == expected
     assert again.curves == whole.curves
-    assert min(steps) > 200
+    first = reports[0]["done"]
+    assert first > 200
+    assert {report["before"] for report in reports} == {first}
     assert min(again.clock.took()) > 1000 > max(whole.clock.took())
 
 

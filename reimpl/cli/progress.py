@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from reimpl.cli import say
 from reimpl.report import duration, last_line, left_out, plan_line, some
@@ -38,7 +38,8 @@ class Progress:
         self.finished = 0
         self.kept = 0
         """Records made."""
-        self.worked = 0.0
+        self.worked = self.before = 0.0
+        """Estimated seconds of the finished jobs, and of what was done of them before."""
         self.began = self.said = self.judge_next = time.monotonic()
         self.so_far = self.probed = ""
         self.live: Live | None = None
@@ -57,7 +58,8 @@ class Progress:
         for line in left_out(made):
             self.say(line)
         self.weights = _weights(made)
-        self.total, self.finished, self.worked = len(made.jobs), 0, 0.0
+        self.total, self.finished = len(made.jobs), 0
+        self.worked = self.before = 0.0
         self.began = time.monotonic()
         if self.total:
             self._show()
@@ -90,9 +92,10 @@ class Progress:
         if event.kind in ("started", "progress"):
             self.running[key] = event
         elif event.kind in ("done", "lost"):
-            self.running.pop(key, None)
+            last = self.running.pop(key, event)
             self.finished += 1
             self.worked += self.weights[key]
+            self.before += self.weights[key] * _share(last, "before")
             self._take(event.contents["result"])
             if self.live is not None and not self.request.altered:
                 self._judge()
@@ -131,20 +134,23 @@ class Progress:
             now = time.monotonic()
             self.judge_next = now + max(JUDGE_EVERY, (now - began) / JUDGING_SHARE)
 
-    def _share(self) -> float:
-        under_way = sum(
-            self.weights[key] * _done(event.contents) for key, event in self.running.items()
+    def _shares(self) -> tuple[float, float]:
+        """What of the whole is done, and what of it was before: a run that goes on has a start."""
+        done, before = (
+            sum(self.weights[key] * _share(event, what) for key, event in self.running.items())
+            for what in ("done", "before")
         )
-        return (self.worked + under_way) / (sum(self.weights.values()) or 1.0)
+        whole = sum(self.weights.values()) or 1.0
+        return (self.worked + done) / whole, (self.before + before) / whole
 
     def _line(self) -> str:
         if not self.total:
             return self.probed
-        share = self._share()
+        share, before = self._shares()
         text = f"{self.finished} of {self.total} jobs done"
-        if not 0.02 < share < 1:
+        if share - before <= 0.02 or share == 1:
             return text
-        left = (time.monotonic() - self.began) * (1 - share) / share
+        left = (time.monotonic() - self.began) * (1 - share) / (share - before)
         return f"{text}, {100 * share:.0f} %, {duration(left)} left or so"
 
     def drawn(self) -> RenderableType:
@@ -158,7 +164,7 @@ class Progress:
         for event in list(self.running.values()):  # drawn by a thread of its own
             shown = event.contents.get("shown", {})
             figures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-            bar = ProgressBar(total=1.0, completed=_done(event.contents), width=20)
+            bar = ProgressBar(total=1.0, completed=_share(event, "done"), width=20)
             grid.add_row(Text(f"  {event.job.name}"), bar, Text(figures))
         verdicts = [Text(f"so far: {self.so_far}")] if self.so_far else []
         return Group(Text(self._line()), grid, *verdicts)
@@ -175,6 +181,7 @@ def _weights(made: Plan) -> dict[str, float]:
     }
 
 
-def _done(contents: Mapping[str, Any]) -> float:
-    total = contents.get("total")
-    return min(1.0, contents["done"] / total) if total else 0.0
+def _share(event: Event, what: Literal["done", "before"]) -> float:
+    """Of its job; nothing before it first says how far it is."""
+    total = event.contents.get("total")
+    return min(1.0, event.contents.get(what, 0.0) / total) if total else 0.0
