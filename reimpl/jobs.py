@@ -552,16 +552,15 @@ def _probe_fit(fit: "Fit", variant: Variant, context: "RunContext") -> tuple[flo
 
     What NumPy and others compute is not counted.
     """
-    from torch.utils.flop_counter import FlopCounterMode
+    from reimpl.flops import counter
 
     seconds = _tried(fit, variant, context).estimate or 0.0
-    counter = FlopCounterMode(display=False)
     try:
-        with counter:
+        with counter() as counted:
             share = _tried(fit, variant, context).share
     except Exception:  # a fit that transforms torch itself may not bear to be watched
         return seconds, None
-    flops = counter.get_total_flops()
+    flops = counted.get_total_flops()
     return seconds, flops / share if flops and share else None
 
 

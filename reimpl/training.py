@@ -238,14 +238,13 @@ def measured_splits(metrics: Mapping[str, Metric], data: Data) -> dict[str, Batc
 
 def count_flops(paper: Paper, model: nn.Module, batch: Batch) -> float:
     """Floating-point operations of one step on the batch, forward and backward."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from reimpl.flops import counter
 
     assert paper.loss is not None
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with counter() as counted:
         paper.loss(model, batch).backward()
     model.zero_grad(set_to_none=True)
-    return float(counter.get_total_flops())
+    return float(counted.get_total_flops())
 
 
 class Arithmetic:
