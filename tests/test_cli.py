@@ -462,6 +462,22 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     assert said[2].startswith("1 of 5 jobs done, 30 %, ")
 
 
+def test_what_another_process_makes_is_said_until_it_is_made(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, (first, second, *_) = progress(tiny_paper, monkeypatch)
+    capsys.readouterr()
+    with shown:
+        for job in (first, second, first):  # it waits, and looks again
+            shown.see(Event(kind="taken", job=job))
+        shown.see(Event(kind="started", job=second))
+        shown.see(Event(kind="done", job=first, contents={"result": []}))
+    said = capsys.readouterr().err.splitlines()
+    assert said[2] == "0 of 5 jobs done, 2 being made by another process"
+    assert said[3] == "0 of 5 jobs done, 1 being made by another process"
+    assert said[4].startswith("1 of 5 jobs done, 20 %")
+
+
 def test_what_was_done_before_does_not_count_as_pace(
     tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
+from reimpl import planning
+from reimpl.engines import room
 from reimpl.jobs import claim, undone
 from reimpl.planning import Request, plan
 from reimpl.records import Store
@@ -290,6 +292,22 @@ def test_plan_answers_without_data_and_says_what_is_missing(tmp_path: Path) -> N
     assert done.returncode == 0
     assert "lenet5" in done.stdout
     assert "REIMPL_DATA_MIRROR" in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["inprocess", "processes"])
+def test_a_watcher_hears_that_another_makes_a_run(
+    tiny_paper: Path, tmp_path: Path, engine: Any
+) -> None:
+    asked = replace(request(tiny_paper, tmp_path / "runs"), engine=engine)
+    job = next(job for job in plan(asked).jobs if job.part == "train")
+    with ExitStack() as stack, planning.engine(asked) as run:
+        stack.enter_context(claim(job))
+        events = run([job], room(1))
+        waits = next(event for event in events if event.kind != "started")
+        assert (waits.kind, waits.job) == ("taken", job)
+        stack.close()
+        *_, last = events
+        assert (last.kind, last.job) == ("done", job)
 
 
 def test_two_at_once_lose_nothing(slow_paper: Path, tmp_path: Path) -> None:

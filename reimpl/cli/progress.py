@@ -35,6 +35,8 @@ class Progress:
         self.weights: dict[str, float] = {}
         self.total = 0
         self.running: dict[str, Event] = {}
+        self.elsewhere = set[str]()
+        """Jobs that another process is making."""
         self.finished = 0
         self.kept = 0
         """Records made."""
@@ -89,6 +91,10 @@ class Progress:
     def see(self, event: Event) -> None:
         """Take what happened to a job."""
         key = event.job.keys[0]
+        if event.kind == "taken":
+            self.elsewhere.add(key)
+        else:
+            self.elsewhere.discard(key)
         if event.kind in ("started", "progress"):
             self.running[key] = event
         elif event.kind in ("done", "lost"):
@@ -148,6 +154,8 @@ class Progress:
             return self.probed
         share, before = self._shares()
         text = f"{self.finished} of {self.total} jobs done"
+        if self.elsewhere:
+            text += f", {len(self.elsewhere)} being made by another process"
         if share - before <= 0.02 or share == 1:
             return text
         left = (time.monotonic() - self.began) * (1 - share) / (share - before)

@@ -22,8 +22,8 @@ class Event:
     """Something that happened to a job."""
 
     kind: Literal["started", "progress", "point", "taken", "done", "lost", "refused"]
-    """`taken` is between an engine and its workers: another process makes the same runs. `done`
-    carries the result, `lost` why its process died, `refused` a `ReimplError`."""
+    """`taken`: another process makes the same runs, and the job waits, which may be said again and
+    again. `done` carries the result, `lost` why its process died, `refused` a `ReimplError`."""
     job: Job
     contents: Mapping[str, Any] = field(default_factory=dict)
 

@@ -29,6 +29,7 @@ def run(jobs: Sequence[Job], _room: Room, *, until: float = inf) -> Generator[Ev
 
         try:
             while (result := execute(job, emit)) is None:
+                yield Event(kind="taken", job=job)
                 time.sleep(WAIT)
         except ReimplError as error:
             yield Event(kind="refused", job=job, contents={"error": error})

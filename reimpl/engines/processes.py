@@ -111,7 +111,8 @@ class Team:
                     event = _receive(worker)
                     if worker.gone or (event and worker.job is None and _grown(worker, event.job)):
                         self._dismiss([worker])
-                    if event and not line.takes_back(event, gone=worker.gone):
+                    back = event and line.takes_back(event, gone=worker.gone)
+                    if event and (event.kind == "taken" or not back):
                         yield event
         finally:
             self._dismiss([worker for worker in team if worker.job is not None])

@@ -206,19 +206,18 @@ class _Driver:
         tried = 0
         while len(self.flying) < self.window and (self.again or tried < len(self.waiting)):
             flight = self.again.popleft() if self.again else self.claimed(self.waiting.popleft())
-            if flight is None:
-                tried += 1
-            elif isinstance(flight, _Flight):
+            if isinstance(flight, _Flight):
                 self.flying[_task(flight.left).remote(flight.left, self.freight)] = flight
             else:
+                tried += flight.kind == "taken"
                 yield flight
 
-    def claimed(self, job: Job) -> "_Flight | Event | None":
-        """The job, ready to go; or that it is done already; or None when another makes it."""
+    def claimed(self, job: Job) -> "_Flight | Event":
+        """The job, ready to go; or that it is done already, or that another makes it."""
         with ExitStack() as stack:
             if not stack.enter_context(jobs.claim(job)):
                 self.waiting.append(job)
-                return None
+                return Event(kind="taken", job=job)
             kept, left = jobs.undone(job)
             if left is None:
                 return Event(kind="done", job=job, contents={"result": kept})
