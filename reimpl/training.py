@@ -141,9 +141,12 @@ def probe(
 
 
 def timed(one_step: Callable[[int], Any], *, steps: int, seconds: float) -> float:
-    """Seconds of a step, after a few that warm up."""
+    """Seconds of a step, after a few that warm up; one is enough where a step is long."""
+    began = time.perf_counter()
     for step in range(min(3, steps)):
         one_step(step)
+        if time.perf_counter() - began > seconds:
+            break
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         one_step(done % steps)

@@ -463,3 +463,15 @@ def test_images_lie_with_their_channels_innermost_and_labels_as_they_are() -> No
     assert seen.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(seen, images)
     assert same is labels
+
+
+@pytest.mark.parametrize(("first", "warm"), [(1.0, 3), (40.0, 1)])
+def test_a_probe_warms_up_no_longer_than_it_looks(
+    first: float, warm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[-1])
+    took = iter([first, *[2.0] * 20])
+    step = training.timed(lambda _: clock.append(clock[-1] + next(took)), steps=10, seconds=9.0)
+    assert step == 2.0
+    assert len(clock) == 1 + warm + 5  # the fifth is over after ten seconds
