@@ -61,6 +61,7 @@ class Progress:
             self.say(line)
         self.weights = _weights(made)
         self.total, self.finished = len(made.jobs), 0
+        self.elsewhere.clear()
         self.worked = self.before = 0.0
         self.began = time.monotonic()
         if self.total:
@@ -156,7 +157,7 @@ class Progress:
         text = f"{self.finished} of {self.total} jobs done"
         if self.elsewhere:
             text += f", {len(self.elsewhere)} being made by another process"
-        if share - before <= 0.02 or share == 1:
+        if share - before <= 0.02 or share >= 1:
             return text
         left = (time.monotonic() - self.began) * (1 - share) / (share - before)
         return f"{text}, {100 * share:.0f} %, {duration(left)} left or so"
