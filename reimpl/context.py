@@ -109,8 +109,8 @@ class RunContext:
         now = time.monotonic()
         if now - self._last_progress >= PROGRESS_EVERY or done >= total:
             self._last_progress = now
-            far = {"done": done, "total": total, "before": self._before}
-            self.emit("progress", {**far, "shown": shown})
+            contents = {"done": done, "total": total, "before": self._before, "shown": shown}
+            self.emit("progress", contents)
 
     def curve(self, step: float, values: Mapping[str, float]) -> None:
         """Add a point to the run's curves; NaN ends the run."""

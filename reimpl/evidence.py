@@ -16,7 +16,7 @@ from reimpl.errors import ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
 from reimpl.keys import Keys, declared, key_parts
 from reimpl.reading import apply_overrides
-from reimpl.records import Record, Records, Store, read_measured, write_measured
+from reimpl.records import RUN, Record, Records, Store, read_measured, write_measured
 from reimpl.registry import Entry
 from reimpl.verdict import DECIDED, LOOKS, Verdict
 
@@ -176,7 +176,7 @@ def gather(
     found = found or Store(root).read(entry.slug)
     current = _Current(entry)
     mine = current.of(found.ok)
-    local = {(record.part, record.variant) for record in mine}
+    local = set(map(_PLACE, mine))
     path = entry.folder / "measured.jsonl"
     promoted = read_measured(path, without=local) if committed else []
     others = [record for record in promoted if record.status == "ok"]
@@ -295,9 +295,9 @@ def restore(entry: Entry, root: Path) -> tuple[int, int]:
     if not promoted:
         raise RequestError(f"{entry.slug}: no measured.jsonl to restore from")
     store, current = Store(root), _Current(entry)
-    here = {(record.part, record.variant, record.key) for record in store.read(entry.slug).ok}
+    here = set(map(RUN, store.read(entry.slug).ok))
     fitting = current.of([record for record in promoted if record.status == "ok"])
-    new = [r for r in fitting if (r.part, r.variant, r.key) not in here]
+    new = [r for r in fitting if RUN(r) not in here]
     store.write_many(new)
     return len(new), len(promoted) - len(fitting)
 

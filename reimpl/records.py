@@ -469,18 +469,17 @@ def _read_folder(folder: Path, paper: str, index: Index, found: Records) -> int:
     seen = time.time_ns()
     known, left = _split(folder, index.read(folder.name), found)
     _keep(_recalled(known, paper, folder), found)
-    fresh: list[Row] = []
-    for name, stamp in sorted(left.items()):
-        record = _read_or_set_aside(folder / name, paper)
-        if isinstance(record, Record):
-            fresh.append(_row(record, folder / name, stamp))
-            _keep(_recalled(fresh[-1:], paper, folder), found)  # without what is long
-        elif record is not None:
-            found.unreadable.append(record)
-        if len(fresh) == BLOCK:  # now, so that a kill costs little
-            index.add(folder.name, fresh, seen=seen)
-            fresh.clear()
-    index.add(folder.name, fresh, seen=seen)
+    names = sorted(left.items())
+    for first in range(0, len(names), BLOCK):  # block by block, so that a kill costs little
+        fresh: list[Row] = []
+        for name, stamp in names[first : first + BLOCK]:
+            record = _read_or_set_aside(folder / name, paper)
+            if isinstance(record, Record):
+                fresh.append(_row(record, folder / name, stamp))
+            elif record is not None:
+                found.unreadable.append(record)
+        _keep(_recalled(fresh, paper, folder), found)  # without what is long
+        index.add(folder.name, fresh, seen=seen)
     return len(known)
 
 

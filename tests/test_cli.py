@@ -2,7 +2,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import metadata
 from io import StringIO
@@ -447,50 +447,65 @@ def progress(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Progress, l
     return shown, shown.begin(planning.plan(request, estimate=False)).jobs
 
 
+@pytest.fixture
+def log(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """The lines that are said of events, where there is no terminal."""
+
+    def lines(shown: Progress, *events: Event) -> list[str]:
+        capsys.readouterr()
+        with shown:
+            for event in events:
+                shown.see(event)
+        return capsys.readouterr().err.splitlines()
+
+    return lines
+
+
 def test_without_a_terminal_progress_is_a_line_now_and_then(
-    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, log: Callable[..., list[str]]
 ) -> None:
     shown, (first, second, *_) = progress(tiny_paper, monkeypatch)
-    capsys.readouterr()
-    with shown:
-        shown.see(Event(kind="started", job=first))
-        shown.see(Event(kind="done", job=first, contents={"result": []}))
-        shown.see(Event(kind="progress", job=second, contents={"done": 1, "total": 2}))
-    said = capsys.readouterr().err.splitlines()
+    said = log(
+        shown,
+        Event(kind="started", job=first),
+        Event(kind="done", job=first, contents={"result": []}),
+        Event(kind="progress", job=second, contents={"done": 1, "total": 2}),
+    )
     assert said[0] == "0 of 5 jobs done"
     assert said[1].startswith("1 of 5 jobs done, 20 %, ")
     assert said[2].startswith("1 of 5 jobs done, 30 %, ")
 
 
 def test_what_another_process_makes_is_said_until_it_is_made(
-    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, log: Callable[..., list[str]]
 ) -> None:
     shown, (first, second, *_) = progress(tiny_paper, monkeypatch)
-    capsys.readouterr()
-    with shown:
-        for job in (first, second, first):  # it waits, and looks again
-            shown.see(Event(kind="taken", job=job))
-        shown.see(Event(kind="started", job=second))
-        shown.see(Event(kind="done", job=first, contents={"result": []}))
-    said = capsys.readouterr().err.splitlines()
+    said = log(
+        shown,
+        Event(kind="taken", job=first),
+        Event(kind="taken", job=second),
+        Event(kind="taken", job=first),  # it waits, and looks again
+        Event(kind="started", job=second),
+        Event(kind="done", job=first, contents={"result": []}),
+    )
     assert said[2] == "0 of 5 jobs done, 2 being made by another process"
     assert said[3] == "0 of 5 jobs done, 1 being made by another process"
     assert said[4].startswith("1 of 5 jobs done, 20 %")
 
 
 def test_what_was_done_before_does_not_count_as_pace(
-    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch, log: Callable[..., list[str]]
 ) -> None:
     shown, (first, second, *_) = progress(tiny_paper, monkeypatch)
-    capsys.readouterr()
     shown.began -= 60.0
-    with shown:
-        far = {"done": 0.9, "total": 1, "before": 0.75}
-        shown.see(Event(kind="progress", job=first, contents=far))  # 0.15 of a run in a minute
-        shown.see(Event(kind="done", job=first, contents={"result": []}))  # now 0.25
-        far = {"done": 0.5, "total": 1, "before": 0.5}
-        shown.see(Event(kind="progress", job=second, contents=far))  # 3.5 runs are left
-    assert capsys.readouterr().err.splitlines() == [
+    late = {"done": 0.9, "total": 1, "before": 0.75}  # 0.15 of a run in a minute
+    half = {"done": 0.5, "total": 1, "before": 0.5}  # 3.5 runs are left
+    assert log(
+        shown,
+        Event(kind="progress", job=first, contents=late),
+        Event(kind="done", job=first, contents={"result": []}),  # now 0.25
+        Event(kind="progress", job=second, contents=half),
+    ) == [
         "0 of 5 jobs done, 18 %, 27 minutes left or so",
         "1 of 5 jobs done, 20 %, 16 minutes left or so",
         "1 of 5 jobs done, 30 %, 14 minutes left or so",

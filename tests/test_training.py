@@ -144,9 +144,8 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     again.emit = lambda kind, said: reports.append(said) if kind == "progress" else None
     assert training.train(paper, variant, again, metrics=metrics) == expected
     assert again.curves == whole.curves
-    first = reports[0]["done"]
-    assert first > 200
-    assert {report["before"] for report in reports} == {first}
+    assert min(report["done"] for report in reports) > 200
+    assert {report["before"] for report in reports} == {reports[0]["done"]}
     assert min(again.clock.took()) > 1000 > max(whole.clock.took())
 
 

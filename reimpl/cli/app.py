@@ -215,14 +215,14 @@ def record(*, paper: str, papers: Sequence[Path], runs: Path | None) -> int:
     from reimpl import registry, report
     from reimpl.evidence import promote
     from reimpl.planning import Request
-    from reimpl.records import read_measured
+    from reimpl.records import RUN, read_measured
 
     entry = registry.find(paper, papers)
     report.rebuild_readme(entry)  # a README without a place for it shows before we write
     measured, readme = entry.folder / "measured.jsonl", entry.folder / "README.md"
-    before = {(r.part, r.variant, r.seed, r.key) for r in read_measured(measured)}
+    before = set(map(RUN, read_measured(measured)))
     promote(entry, Request(paper=paper, runs=runs).root)
-    after = {(r.part, r.variant, r.seed, r.key) for r in read_measured(measured)}
+    after = set(map(RUN, read_measured(measured)))
     text = report.rebuild_readme(entry)
     changed = text != readme.read_text(encoding="utf-8")
     if changed:

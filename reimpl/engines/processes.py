@@ -111,8 +111,10 @@ class Team:
                     event = _receive(worker)
                     if worker.gone or (event and worker.job is None and _grown(worker, event.job)):
                         self._dismiss([worker])
-                    back = event and line.takes_back(event, gone=worker.gone)
-                    if event and (event.kind == "taken" or not back):
+                    if event is None:
+                        continue
+                    back = line.takes_back(event, gone=worker.gone)
+                    if event.kind == "taken" or not back:
                         yield event
         finally:
             self._dismiss([worker for worker in team if worker.job is not None])
