@@ -22,6 +22,8 @@ Optimiser = Literal["sgd", "adam", "adamw", "rmsprop"]
 Precision = Literal["32", "bf16-mixed", "16-mixed", "bf16-true"]
 Scalar = bool | int | float | str
 COSTS: tuple[Cost, ...] = get_args(Cost)
+RIVALS = "rivals"
+"""The folder of a paper with networks of ours, which the paper does not have."""
 
 
 def _frozen(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:
@@ -196,6 +198,9 @@ class Variant:
     """Cross-validation of so many folds: a run is one fold, and `seeds` counts its repeats."""
     vectorised: bool = False
     """Many seeds train as one batch through `torch.func`."""
+    rival: str | None = None
+    """The module in `rivals/` that makes the network, a baseline of ours that the paper does not
+    have. Its code is in the keys of this variant's runs alone."""
     dataset: str = "main"
     """Variants of one dataset share their data; baselines are fitted once for each."""
     sources: tuple[str, ...] | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from reimpl import kept, registry
-from reimpl.claims import Claims, Scalar, Variant, foreign_variants, own_variants_of
+from reimpl.claims import RIVALS, Claims, Scalar, Variant, foreign_variants, own_variants_of
 from reimpl.collecting import no_collecting
 from reimpl.errors import ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
@@ -336,7 +336,6 @@ def current_keys(
     """The keys of a variant's runs, for the code and claims as they are now."""
     assert part != "probe"
     chosen = dict(overrides or {})
-    file = Path(model.partition(":")[0]) if model else None
     parts = key_parts(
         claims=entry.claims,
         variant=apply_overrides(entry.claims, variant, chosen),
@@ -344,7 +343,7 @@ def current_keys(
         part=part,
         overrides=chosen,
         code=entry.code,
-        model_file=_baselines_folder() if baseline else file,
+        model_file=_baselines_folder() if baseline else _model_file(entry, variant, model),
         data=declared(entry.claims.sources) if entry.claims.sources else "",
     )
     if model:
@@ -354,6 +353,13 @@ def current_keys(
         parts["budget"] = f"{BASELINE_SECONDS:g} s"
 
     return Keys(parts)
+
+
+def _model_file(entry: Entry, variant: Variant, model: str | None) -> Path | None:
+    """The file that the network comes from, when it is not the paper's own."""
+    if model:
+        return Path(model.partition(":")[0])
+    return entry.folder / RIVALS / f"{variant.rival}.py" if variant.rival else None
 
 
 def _baselines_folder() -> Path:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant
+from reimpl.claims import RIVALS, USUAL_NUMBERS, Claims, Scalar, Source, Variant
 from reimpl.errors import RecordError
 from reimpl.installed import version
 from reimpl.records import Part, strict
@@ -40,7 +40,8 @@ def key_parts(
         part: of the run.
         overrides: what `--set` changed.
         code: `code_digest` of the paper's folder.
-        model_file: further code that counts: somebody's own model, or the folder of the baselines.
+        model_file: further code that counts: a rival's or somebody's own model, or the folder of
+            the baselines.
         data: the fingerprint of the data, empty when there are none.
     """
     return {
@@ -156,10 +157,13 @@ def _digest(value: Any) -> str:
 def code_digest(place: Path) -> str:
     """A hash of what the Python in a file or folder says, not of its formatting or docstrings.
 
+    A paper's rivals are left out: each counts for the variants that name it.
+
     Raises:
         RecordError: a file cannot be read.
     """
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    files = [file for file in files if place / RIVALS not in file.parents]
     root = place if place.is_dir() else place.parent
     try:
         return _digest({path.relative_to(root).as_posix(): _file_digest(path) for path in files})

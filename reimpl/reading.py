@@ -17,6 +17,7 @@ import rtoml
 
 from reimpl.claims import (
     KINDS,
+    RIVALS,
     Citation,
     Claim,
     Claims,
@@ -49,7 +50,7 @@ _LISTED = ("variant", "claim", "deviation", "gap")
 _RECIPE_KEYS = tuple(f.name for f in fields(Recipe))
 _VARIANT_KEYS = (
     *("id", "says", "source", "seeds", "deterministic", "folds", "vectorised"),
-    *("dataset", "sources", "cpus", "gpus", "memory_mb"),
+    *("rival", "dataset", "sources", "cpus", "gpus", "memory_mb"),
 )
 _PHASE_KEYS = ("from", "lr", "momentum", "weight_decay", "shrink")
 _SCALARS: Mapping[type, str] = {
@@ -395,10 +396,18 @@ class _Reader:
             values["recipe"] = recipe
         own = {key: value for key, value in table.items() if key in settings}
         values = self.values(Variant, values, where)
+        if "rival" in values:
+            self.check_rival(values["rival"], where)
         if recipe:
             self.check_recipe(values["recipe"], where)
         hints, _ = _schema(Variant)
         return Variant(**values, settings=self.value(hints["settings"], own, where))
+
+    def check_rival(self, name: str, where: str) -> None:
+        found = [path.stem for path in (self.path.parent / RIVALS).glob("*.py")]
+        if name not in found:
+            hint = near(name, found)
+            raise self.error(where, f"'rival' is '{name}', no module of {RIVALS}/. {hint}")
 
     def check_recipe(self, recipe: Recipe, where: str) -> None:
         if len(recipe.betas) != 2 or not all(0 <= beta < 1 for beta in recipe.betas):

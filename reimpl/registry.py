@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from reimpl.claims import Claims
+from reimpl.claims import RIVALS, Claims, Variant
 from reimpl.errors import PaperError, ReimplError, near
 from reimpl.installed import entry_points
 from reimpl.reading import load_claims
@@ -69,22 +69,38 @@ class Entry:
         return None if self.missing is None else f"paper '{self.slug}': {self.missing}"
 
     def load(self) -> Paper:
-        """Import the paper's Python.
+        """Import the paper's Python, and the rivals that its variants name.
 
         Raises:
             PaperError: it raises an exception, which is named with its line, or holds no `Paper` of
-                this slug.
+                this slug; a rival holds no `model`.
         """
         if self.missing is not None:
             raise PaperError(f"paper '{self.slug}': {self.missing}")
+        rivals = {v.rival for v in self.claims.variants.values() if v.rival}
         try:
-            found = self._import()
+            package, found = self._import()
+            models = {name: import_module(f".{RIVALS}.{name}", package) for name in rivals}
         except (Exception, SystemExit) as error:
             said = " ".join(str(error).split())
             what = f"{type(error).__name__}: {said}" if said else type(error).__name__
             at = _place(error, self.folder)
             raise PaperError(f"paper '{self.slug}' cannot be imported: {what} ({at})") from error
-        return self._checked(found)
+        return self._with(models, self._checked(found)) if models else self._checked(found)
+
+    def _with(self, rivals: Mapping[str, Any], paper: Paper) -> Paper:
+        """The paper with the networks of ours that its variants name."""
+        own = paper.model
+        if own is None or any(paper.fit_of(v) for v in self.claims.variants.values() if v.rival):
+            raise PaperError(f"paper '{self.slug}': its own 'fit' has no use for a 'rival'")
+        for name, module in rivals.items():
+            if not hasattr(module, "model"):
+                raise PaperError(f"paper '{self.slug}': {RIVALS}/{name}.py has no function 'model'")
+
+        def model(variant: Variant) -> Any:
+            return (rivals[variant.rival].model if variant.rival else own)(variant)
+
+        return replace(paper, model=model)
 
     def check_packages(self) -> None:
         """Whether the packages are installed that the paper asks for beyond the harness's own.
@@ -97,14 +113,16 @@ class Entry:
                 hint = f"install it with: pip install '{what}'"
                 raise PaperError(f"paper '{self.slug}' needs {package}, which is not here; {hint}")
 
-    def _import(self) -> Any:
+    def _import(self) -> tuple[str, Any]:
+        """The name of the paper's package, and what it has for a paper."""
         if self.target is None:
-            return vars(_import_folder(self.folder)).get("PAPER")
+            package = _import_folder(self.folder)
+            return package.__name__, vars(package).get("PAPER")
         module, _, attributes = self.target.partition(":")
         found: Any = import_module(module)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-        return found
+        return module, found
 
     def _checked(self, found: Any) -> Paper:
         from reimpl.paper import Paper

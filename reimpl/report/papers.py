@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reimpl.claims import Claims, Order, Variant, kind_of
+from reimpl.claims import RIVALS, Claims, Order, Variant, kind_of
 from reimpl.report.text import Page, Table, duration, figure, gigabytes, number, plain, some, title
 
 if TYPE_CHECKING:
@@ -127,7 +127,13 @@ def _claims_table(claims: Claims) -> Table:
 
 
 def _variants_table(claims: Claims) -> Table:
-    rows = [(v.id, _runs(v), v.dataset, f"{v.says} ({v.source})") for v in claims.variants.values()]
+    rows = [
+        (
+            *(v.id, _runs(v), v.dataset),
+            f"{v.says} ({v.source})" + (f"; {RIVALS}/{v.rival}.py" if v.rival else ""),
+        )
+        for v in claims.variants.values()
+    ]
     heads = ("variant", "runs", "dataset", "what it is")
     return Table(heads=heads, rows=rows, right=frozenset({"runs"}))
 

@@ -1,0 +1,1 @@
+"""Networks of ours, which the paper does not have."""
