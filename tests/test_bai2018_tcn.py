@@ -13,6 +13,7 @@ from papers.bai2018_tcn import PAPER, losses
 from papers.bai2018_tcn.data import adding, copying, prepare
 from papers.bai2018_tcn.gru import gru
 from papers.bai2018_tcn.model import TCN, Block
+from papers.bai2018_tcn.rivals import lstm
 from reimpl.paper import Seeds
 from reimpl.registry import find
 
@@ -113,6 +114,19 @@ def test_gru_gives_the_states_and_gradients_of_torch() -> None:
     ours, theirs = (gradients(layer, (states() * w).sum()) for states in run)
     torch.testing.assert_close(run[0](), run[1](), **CLOSE)
     torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+def test_units_of_the_better_lstm_forget_over_one_step_to_all() -> None:
+    torch.manual_seed(0)
+    layer: Any = lstm.model(find("bai2018").claims.variant("seq-mnist-lstm-tuned")).layer
+    keeps, takes_up = (
+        (layer.bias_ih_l0 + layer.bias_hh_l0)[i * 130 : (i + 1) * 130].sigmoid() for i in (1, 0)
+    )
+    torch.testing.assert_close(keeps + takes_up, torch.ones(130))
+    steps = (1 / takes_up - 1).sort().values  # τ
+    assert 1 <= steps[0] < 2
+    assert 500 < steps[-1] <= 784
+    assert 15 < steps[65] < 55  # √784 = 28
 
 
 def test_every_pair_of_places_is_as_likely() -> None:
