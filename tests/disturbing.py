@@ -5,9 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from reimpl.evidence import Result
+from reimpl.jobs import claim
+from reimpl.planning import Request, plan
+from reimpl.reproduction import reproduce
 
 
 def command(paper: Path, runs: Path, *more: str) -> list[str]:
@@ -34,6 +39,25 @@ def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
     while not true():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.05)
+
+
+def with_a_run_taken(asked: Request) -> tuple[set[str], str, Result]:
+    """Reproduce while another claim holds one run, until the engine says that it is taken.
+
+    Gives the jobs that were said to be taken, the one that was, and what came of it all.
+    """
+    first = next(job for job in plan(asked, estimate=False).jobs if job.part == "train")
+    said: set[str] = set()
+    with ExitStack() as stack:
+        assert stack.enter_context(claim(first))
+
+        def let_go(event: Any) -> None:
+            if event.kind == "taken":
+                said.add(event.job.name)
+                stack.close()
+
+        result = reproduce(asked, watch=let_go)
+    return said, first.name, result
 
 
 def first_thing(paper: Path, *lines: str, of: str = "def data(variant, sources, seeds):") -> None:

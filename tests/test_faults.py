@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import pytest
@@ -17,7 +17,14 @@ from reimpl.jobs import claim, undone
 from reimpl.planning import Request, plan
 from reimpl.records import Store
 from reimpl.reproduction import reproduce
-from tests.disturbing import begin, command, first_thing, measured, wait_until
+from tests.disturbing import (
+    begin,
+    command,
+    first_thing,
+    measured,
+    wait_until,
+    with_a_run_taken,
+)
 
 
 def request(paper: Path, runs: Path, **more: Any) -> Request:
@@ -176,6 +183,17 @@ def test_what_another_is_making_is_left_to_the_end(tiny_paper: Path, tmp_path: P
     assert process.wait(timeout=60) == 0
     process.communicate()
     assert undone(first)[1] is None
+
+
+@pytest.mark.parametrize("engine", ["processes", "inprocess"])
+def test_a_run_that_another_is_making_is_said_to_be_and_made_when_that_one_is_gone(
+    tiny_paper: Path, tmp_path: Path, engine: Literal["processes", "inprocess"]
+) -> None:
+    asked = request(tiny_paper, tmp_path / "a", engine=engine, workers=1)
+    said, taken, result = with_a_run_taken(asked)
+    assert said == {taken}
+    undisturbed = reproduce(request(tiny_paper, tmp_path / "b", workers=1))
+    assert measured(result) == measured(undisturbed)
 
 
 def test_a_loss_that_becomes_nan_is_an_error_with_its_step(

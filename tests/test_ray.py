@@ -22,7 +22,7 @@ from reimpl.errors import RequestError
 from reimpl.jobs import Job
 from reimpl.planning import Request, plan
 from reimpl.reproduction import reproduce
-from tests.disturbing import begin, first_thing, measured, wait_until
+from tests.disturbing import begin, first_thing, measured, wait_until, with_a_run_taken
 
 MEMORY = 4 * 2**30
 NODE: dict[str, Any] = {"num_cpus": 1, "memory": MEMORY, "object_store_memory": 80_000_000}
@@ -124,6 +124,18 @@ def test_ctrl_c_keeps_what_is_done_and_checkpoints_and_the_same_command_goes_on(
     assert len(went_on.fresh) + kept == 5
     assert measured(went_on) == measured(undisturbed)
     assert list(runs.glob("tiny*/*/*.ckpt")) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_another_is_making_is_said_to_be_and_made_when_that_one_is_gone(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    said, taken, result = with_a_run_taken(
+        request(tiny_paper, tmp_path / "a", address=two_nodes.address)
+    )
+    assert said == {taken}
+    undisturbed = reproduce(request(tiny_paper, tmp_path / "b", engine="processes", workers=1))
+    assert measured(result) == measured(undisturbed)
 
 
 @pytest.mark.slow
