@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reimpl.conformance.written import forbidden_imports
 from reimpl.errors import ClaimsError, PaperError
 from reimpl.evidence import current_keys
 from reimpl.planning import Request
@@ -130,6 +131,13 @@ def test_a_fit_of_the_papers_own_has_no_use_for_a_rival(paper: Path) -> None:
     code.write_text(code.read_text().replace("    loss=loss,", "    loss=loss, fit=print,"))
     with pytest.raises(PaperError, match="its own 'fit' has no use for a 'rival'"):
         only(paper).load()
+
+
+def test_a_rival_is_one_file_because_its_key_knows_one(paper: Path) -> None:
+    assert list(forbidden_imports(only(paper))) == []
+    (paper / "rivals" / "cubic.py").write_text("from .square import square\n" + CUBIC)
+    (found,) = forbidden_imports(only(paper))
+    assert found.startswith("rivals/cubic.py:1 imports what lies beside it")
 
 
 def test_show_says_where_a_rival_lies(paper: Path) -> None:

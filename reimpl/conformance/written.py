@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from reimpl import registry
-from reimpl.claims import variants_of
+from reimpl.claims import RIVALS, variants_of
 from reimpl.records import Record, read_measured
 from reimpl.registry import Entry
 
@@ -77,6 +77,16 @@ def forbidden_imports(entry: Entry) -> Iterator[str]:
             why = _forbidden(name, others, of_model=place == Path("model.py"))
             if why is not None:
                 yield f"{place}:{line} imports {name}: {why}"
+        if place.parts[0] == RIVALS:
+            for line in _beside(path):
+                yield f"{place}:{line} imports what lies beside it: of a rival, keys know one file"
+
+
+def _beside(path: Path) -> Iterator[int]:
+    """Lines that import something of the same folder."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield node.lineno
 
 
 def _imported(path: Path, *, depth: int) -> Iterator[tuple[str, int]]:
