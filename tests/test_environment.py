@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from reimpl.environment import environment
 
 
@@ -29,6 +31,17 @@ def test_the_environment_knows_the_commit_and_its_dirtiness(tmp_path: Path) -> N
     dirty = environment(tmp_path / "dirty")
     assert re.fullmatch("[0-9a-f]{40}", clean["git_commit"])
     assert (clean["git_dirty"], dirty["git_dirty"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "dirty"), [("train.log", False), ("own model.py", True), ("näher.py", True)]
+)
+def test_a_log_is_no_change_of_the_code(tmp_path: Path, name: str, dirty: bool) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
+    (tmp_path / name).write_text("")
+    assert environment(tmp_path)["git_dirty"] is dirty
 
 
 def test_a_folder_outside_git_has_no_commit(tmp_path: Path) -> None:
