@@ -78,19 +78,19 @@ def _gpu() -> str | None:
 
 @cache
 def _git(folder: Path | None) -> Mapping[str, Any]:
-    """The commit, and whether code or claims beside it were changed."""
+    """The commit, and whether anything but a log was changed beside it."""
     where = ("-C", str(folder)) if folder else ()
     said = _said("git", "--no-optional-locks", *where, "status", "--porcelain=v2", "--branch")
     commit = re.match(r"# branch\.oid ([0-9a-f]+)$", said or "", re.MULTILINE)
     if said is None or commit is None:
         return {"git_commit": None, "git_dirty": None}
-    dirty = any(not line.startswith("#") and not _no_code(line) for line in said.splitlines())
+    dirty = any(not line.startswith("#") and not _is_log(line) for line in said.splitlines())
     return {"git_commit": commit[1], "git_dirty": dirty}
 
 
-def _no_code(line: str) -> bool:
-    """A file that git does not know and that no run reads: a log, say."""
-    return line.startswith("? ") and not line.rstrip('"').endswith((".py", ".toml", "/"))
+def _is_log(line: str) -> bool:
+    """A log that git does not know; any other such file may be one that runs read."""
+    return line.startswith("? ") and line.rstrip('"').endswith((".log", ".out"))
 
 
 def _said(*command: str) -> str | None:

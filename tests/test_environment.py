@@ -34,7 +34,8 @@ def test_the_environment_knows_the_commit_and_its_dirtiness(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "dirty"), [("train.log", False), ("own model.py", True), ("näher.py", True)]
+    ("name", "dirty"),
+    [("train.log", False), ("own model.py", True), ("näher.py", True), ("table.csv", True)],
 )
 def test_a_log_is_no_change_of_the_code(tmp_path: Path, name: str, dirty: bool) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
