@@ -133,11 +133,25 @@ def test_a_fit_of_the_papers_own_has_no_use_for_a_rival(paper: Path) -> None:
         only(paper).load()
 
 
-def test_a_rival_is_one_file_because_its_key_knows_one(paper: Path) -> None:
+@pytest.mark.parametrize(
+    ("importing", "line"),
+    [
+        ("rivals/cubic.py", "from .square import square"),
+        ("rivals/cubic.py", "from . import square"),
+        ("rivals/cubic.py", "from ..rivals.square import square"),
+        ("rivals/cubic.py", "from papers.tiny.rivals import square"),
+        ("__init__.py", "from .rivals import cubic"),
+        ("__init__.py", "import papers.tiny.rivals.cubic"),
+    ],
+)
+def test_nothing_imports_a_rival_because_keys_would_not_know(
+    paper: Path, importing: str, line: str
+) -> None:
     assert list(forbidden_imports(only(paper))) == []
-    (paper / "rivals" / "cubic.py").write_text("from .square import square\n" + CUBIC)
+    code = paper / importing
+    code.write_text(f"{line}\n{code.read_text()}")
     (found,) = forbidden_imports(only(paper))
-    assert found.startswith("rivals/cubic.py:1 imports what lies beside it")
+    assert found.startswith(f"{importing}:1 imports a rival: keys know its file")
 
 
 def test_show_says_where_a_rival_lies(paper: Path) -> None:

@@ -77,15 +77,22 @@ def forbidden_imports(entry: Entry) -> Iterator[str]:
             why = _forbidden(name, others, of_model=place == Path("model.py"))
             if why is not None:
                 yield f"{place}:{line} imports {name}: {why}"
-        if place.parts[0] == RIVALS:
-            for line in _beside(path):
-                yield f"{place}:{line} imports what lies beside it: of a rival, keys know one file"
+        for line in _of_rivals(path, inside=place.parts[0] == RIVALS):
+            yield f"{place}:{line} imports a rival: keys know its file for its variants alone"
 
 
-def _beside(path: Path) -> Iterator[int]:
-    """Lines that import something of the same folder."""
+def _of_rivals(path: Path, *, inside: bool) -> Iterator[int]:
+    """Lines that import something of the folder `rivals/`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
+        match node:
+            case ast.Import(names=names):
+                dotted = [alias.name for alias in names]
+            case ast.ImportFrom(module=module, names=names, level=level):
+                here = f"{RIVALS}." * (inside and level == 1)
+                dotted = [f"{here}{module or ''}.{alias.name}" for alias in names]
+            case _:
+                continue
+        if any(RIVALS in name.split(".") for name in dotted):
             yield node.lineno
 
 
