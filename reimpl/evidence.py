@@ -262,10 +262,11 @@ def promote(entry: Entry, root: Path) -> Evidence:
     """Write this machine's current records to the paper's `measured.jsonl`; others there stay.
 
     Raises:
-        RequestError: nothing to promote, or a record was made by code that is not committed.
+        RequestError: neither here nor there is a record, or one was made by code that is not
+            committed.
     """
     evidence = gather(entry, root)
-    if "local" not in evidence.where.values():
+    if not evidence.where:
         raise RequestError(
             f"{entry.slug}: no records here of the current code; run `reimpl reproduce` first"
         )
@@ -276,6 +277,8 @@ def promote(entry: Entry, root: Path) -> Evidence:
             f"{entry.slug}: {len(dirty)} records ({first.variant}, seed {first.seed}, …) were made "
             "by code that was not committed; commit it and run `reimpl reproduce --force`"
         )
+    if "local" not in evidence.where.values():
+        return evidence  # what is there stays
     runs = Counter(record.variant for record in evidence.records)
     many = {variant for variant, count in runs.items() if count > WITH_CURVES}
     write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=many)

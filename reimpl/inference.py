@@ -24,6 +24,8 @@ MOST = 1000
 POWER = 0.8
 """What "would probably be decided" means."""
 RESAMPLES = 1000
+ODD = 0.2
+"""Share of the runs that may be of another kind, although all at hand are equal."""
 
 
 # Means
@@ -105,6 +107,16 @@ def unpaired(
     n = min(len(first), len(second))
     variance = sd**2 / len(first) + other_sd**2 / len(second)
     return mean - other_mean, Precision(sd=math.sqrt(n * variance), level=level)
+
+
+def equal_p(n: int) -> float:
+    """(1 − ODD)ⁿ: how likely n runs are equal where one in five is not as the others."""
+    return (1 - ODD) ** n
+
+
+def equal_seeds(level: float) -> int:
+    """Fewest seeds whose equality is less likely than α where one in five is not as the others."""
+    return math.floor(math.log(level) / math.log(1 - ODD)) + 1
 
 
 @lru_cache(maxsize=4096)

@@ -37,6 +37,8 @@ from reimpl.inference import (
     best_of,
     best_pivot,
     cv_star,
+    equal_p,
+    equal_seeds,
     majority_p,
     mean_sd,
     median,
@@ -165,6 +167,30 @@ class Case:
             **{**found, "interval": None},
         )
 
+    def spread(self, sd: float, verdict: Verdict) -> Verdict:
+        """The verdict of an interval that rests on s; one of no width takes runs enough to be sure.
+
+        Runs that can only have a few values, such as shares of four cases, are soon all equal by
+        chance. Their s of zero says that the next one would be, too.
+        """
+        n = verdict.n
+        if sd > 0 or verdict.lane == "inconclusive":
+            return verdict
+        if equal_p(n) < self.level:
+            return replace(verdict, p=max(verdict.p or 0.0, equal_p(n)))
+        needed = equal_seeds(self.level)
+        note = f"{_seeds(n)} are equal, so that their spread is not known; {needed} would be enough"
+        hint = "say `deterministic` where no seed plays a role"
+        return replace(
+            verdict,
+            lane="inconclusive",
+            interval=None,
+            p=None,
+            seeds_needed=needed,
+            detectably_different=False,
+            note=joined(note, hint),
+        )
+
     def direct(self, lane: Lane, **found: Any) -> Verdict:
         """No seed plays a role, so that one comparison decides."""
         return self.verdict(lane, n=1, note="no seed plays a role: one run decides", **found)
@@ -238,7 +264,7 @@ def _judge_mean(claim: Value, case: Case, values: Sequence[float]) -> Verdict:
     excluded = abs(offset) > t_quantile(0.025, precision.df(n)) * precision.se(n) + slack
     differs = lane == "reproduced" and excluded
     note = case.why(lane, "our mean", needed)
-    return case.verdict(
+    verdict = case.verdict(
         lane,
         interval=(figure + low, figure + high),
         p=tost_p(offset, case.margin, se=precision.se(n), df=precision.df(n)),
@@ -247,6 +273,7 @@ def _judge_mean(claim: Value, case: Case, values: Sequence[float]) -> Verdict:
         note=joined(note, "a difference is detectable all the same" if differs else ""),
         **found,
     )
+    return case.spread(sd, verdict)
 
 
 def _judge_infinite_value(values: Sequence[float], case: Case) -> Verdict:
@@ -286,7 +313,7 @@ def _judge_best(claim: Value, case: Case, k: int) -> Verdict:
     lane = case.place(*toward, slack=1e-12 * abs(figure))
     precision = Precision(sd=sd * float(pivot.std()) * math.sqrt(n), level=case.level)
     needed = precision.seeds(offset, case.margin, least=n + 1) if lane == "inconclusive" else None
-    return case.verdict(
+    verdict = case.verdict(
         lane,
         interval=(min(ends), max(ends)),
         p=pivot_p(pivot, offset, case.margin, sd=sd),
@@ -294,6 +321,7 @@ def _judge_best(claim: Value, case: Case, k: int) -> Verdict:
         note=case.why(lane, what, needed),
         **found,
     )
+    return case.spread(sd, verdict)
 
 
 def _judge_order(claim: Order, case: Case) -> Verdict:
@@ -309,7 +337,6 @@ def _judge_order(claim: Order, case: Case) -> Verdict:
     tests = [v.p for v in verdicts]
     return replace(
         weakest,
-        n=min(v.n for v in verdicts),
         p=None if None in tests else max(p for p in tests if p is not None),
         seeds_needed=None if weakest.lane == "below" else _all_of(undecided),
         note=weakest.note if len(pairs) == 1 else f"{' over '.join(pairs[i])}: {weakest.note}",
@@ -377,13 +404,14 @@ def _judge_no_worse(case: Case, pair: tuple[str, str]) -> Verdict:
     needed = None
     if lane == "inconclusive":
         needed = case.repeats(precision.seeds(mean + case.margin, 0.0, least=n + 1))
-    return case.verdict(
+    verdict = case.verdict(
         lane,
         p=above_p(mean + case.margin, se=precision.se(n), df=precision.df(n)),
         seeds_needed=needed,
         note=_no_worse_note(case, lane, needed),
         **found,
     )
+    return case.spread(sd, verdict)
 
 
 def _no_worse_with_misses(case: Case, gains: Sequence[float], found: Mapping[str, Any]) -> Verdict:
@@ -585,7 +613,7 @@ def _on_log_scale(
     reach = precision.reach(n)
     lane = case.place(offset - reach, offset + reach)
     needed = precision.seeds(offset, case.margin, least=n + 1) if lane == "inconclusive" else None
-    return case.verdict(
+    verdict = case.verdict(
         lane,
         interval=(_exp(offset - reach + figure), _exp(offset + reach + figure)),
         p=tost_p(offset, case.margin, se=precision.se(n), df=precision.df(n)),
@@ -593,6 +621,7 @@ def _on_log_scale(
         note=case.why(lane, what, needed),
         **found,
     )
+    return case.spread(precision.sd, verdict)
 
 
 def _no_pairs(case: Case, variants: Sequence[str], least: int) -> Verdict:

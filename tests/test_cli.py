@@ -340,6 +340,26 @@ def test_record_promotes_the_runs_and_rebuilds_the_table(tiny_paper: Path) -> No
     assert "is as it was" in on(tiny_paper, "record").out
 
 
+def test_record_rebuilds_the_table_where_a_claim_reads_otherwise_and_nothing_was_run(
+    tiny_paper: Path,
+) -> None:
+    readme = tiny_paper / "README.md"
+    readme.write_text("# Tiny\n<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    assert "no records here of the current code" in mistake(
+        "record", "tiny", "--papers", tiny_paper
+    )
+    keep(tiny_paper, {"two-inputs": TWO})
+    on(tiny_paper, "record")
+    measured = (tiny_paper / "measured.jsonl").read_bytes()
+    shutil.rmtree(os.environ["REIMPL_RUNS"])
+    edit(tiny_paper / "claims.toml", 'published = "15.9', 'published = "15.8')
+    said = on(tiny_paper, "record")
+    assert "5 records, 0 of them new; 0 are gone" in said.out
+    assert "the table was rebuilt" in said.out
+    assert "| 15.8" in readme.read_text(encoding="utf-8")
+    assert (tiny_paper / "measured.jsonl").read_bytes() == measured
+
+
 def test_restored_records_are_added_to_and_not_repeated(quick: Path) -> None:
     (quick / "README.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
     on(quick, "reproduce", "--engine", "inprocess")

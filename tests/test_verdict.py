@@ -282,9 +282,29 @@ def test_the_metric_says_which_side_is_below(shift: float, better: Better, lane:
     assert see(value(), better, a=[x + shift for x in ONES]).lane == lane
 
 
-def test_equal_values_are_judged_without_a_spread() -> None:
-    lanes = [see(value(), a=[x] * 3).lane for x in (10.9, 11.0, 11.1, 8.9)]
+def test_equal_values_are_judged_without_a_spread_once_they_are_enough() -> None:
+    figures = (10.9, 11.0, 11.1, 8.9)
+    lanes = [see(value(), a=[x] * 14).lane for x in figures]
     assert lanes == ["reproduced", "reproduced", "above", "below"]
+    assert see(value(), a=[10.9] * 14).p == pytest.approx(0.8**14)
+    for x in figures:
+        few = see(value(), a=[x] * 13)
+        assert (few.lane, few.seeds_needed, few.p) == ("inconclusive", 14, None)
+        assert "13 seeds are equal, so that their spread is not known" in few.note
+
+
+def test_a_spread_of_zero_is_no_evidence_in_other_rules_either() -> None:
+    ones, twos = [1.0] * 5, [2.0] * 5
+    no_worse = order(no_worse=True, margin=0.5, margin_reason="half")
+    for claim, few in (
+        (no_worse, {"a": twos, "b": twos}),
+        (ratio(), {"a": twos, "b": ones}),
+        (speed("100"), {"a": [100.0] * 5}),
+        (value(best_of=3), {"a": [10.0] * 5}),
+    ):
+        verdict = see(claim, **few)
+        assert (verdict.lane, verdict.seeds_needed) == ("inconclusive", 14), claim
+        assert see(claim, **{name: x[:1] * 14 for name, x in few.items()}).lane == "reproduced"
 
 
 def test_the_p_value_is_that_of_two_one_sided_tests() -> None:
@@ -424,8 +444,8 @@ def test_fewer_seeds_than_the_best_was_taken_of_are_inconclusive() -> None:
 
 
 def test_a_best_of_equal_values_is_that_value() -> None:
-    assert see(value(best_of=3), a=[10.5] * 4).lane == "reproduced"
-    assert see(value(best_of=3), a=[12.5] * 4).lane == "above"
+    assert see(value(best_of=3), a=[10.5] * 14).lane == "reproduced"
+    assert see(value(best_of=3), a=[12.5] * 14).lane == "above"
 
 
 # order

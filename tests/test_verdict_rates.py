@@ -70,6 +70,12 @@ def test_a_value_off_by_the_margin_is_called_reproduced_in_one_of_twenty(
     assert rate("reproduced", value(margin), normal(100 + margin, n)) <= ALLOWED
 
 
+@pytest.mark.parametrize("n", [3, 5, 8, 12])
+def test_seeds_that_are_equal_by_chance_are_not_called_reproduced(n: int) -> None:
+    odd = np.random.default_rng((0, n)).random((PAPERS, n)) < 0.2  # by 5, which makes 1 on average
+    assert rate("reproduced", value(1.0), 100.0 + 5 * odd) <= ALLOWED
+
+
 def test_a_true_value_with_a_margin_of_two_sd_is_reproduced_by_five_seeds() -> None:
     assert rate("reproduced", value(2.0), normal(100, 5)) >= 0.9
 
