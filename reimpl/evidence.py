@@ -1,7 +1,7 @@
 """Which records verdicts rest on, and what they come to; nothing is run here."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, groupby
@@ -16,7 +16,15 @@ from reimpl.errors import ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
 from reimpl.keys import Keys, declared, key_parts
 from reimpl.reading import apply_overrides
-from reimpl.records import RUN, Record, Records, Store, read_measured, write_measured
+from reimpl.records import (
+    RUN,
+    Record,
+    Records,
+    Store,
+    count_measured,
+    read_measured,
+    write_measured,
+)
 from reimpl.registry import Entry
 from reimpl.verdict import DECIDED, LOOKS, Verdict
 
@@ -36,10 +44,21 @@ class Evidence:
     records: tuple[Record, ...]
     errors: tuple[Record, ...] = ()
     unreadable: tuple[Path, ...] = ()
-    where: Mapping[str, Where] = field(default_factory=dict)
-    """Variant → whether its records are this machine's or the committed ones."""
+    where: Mapping[tuple[str, str], Where] = field(default_factory=dict)
+    """Part and variant → whether the records are this machine's or the committed ones."""
+    unused: Mapping[str, int] = field(default_factory=dict)
+    """Variant → committed runs of the current code that fewer runs here stand for."""
     stale: tuple[str, ...] = ()
     """Variants whose committed records were made by other code than there is now."""
+
+    @property
+    def rests_on(self) -> Mapping[str, Where]:
+        """Variant → where its runs are; what only counts parameters says nothing of others."""
+        places = [
+            {variant: place for (part, variant), place in self.where.items() if part == wanted}
+            for wanted in ("counts", "train")
+        ]
+        return places[0] | places[1]
 
     @cached_property
     def measured(self) -> Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]:
@@ -181,15 +200,28 @@ def gather(
     promoted = read_measured(path, without=local) if committed else []
     others = [record for record in promoted if record.status == "ok"]
     stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
-    where: dict[str, Where] = dict.fromkeys((r.variant for r in others), "committed")
-    where |= dict.fromkeys((r.variant for r in mine), "local")
+    where: dict[tuple[str, str], Where] = dict.fromkeys(map(_PLACE, others), "committed")
+    where |= dict.fromkeys(local, "local")
+    here, there = Counter(map(_PLACE, mine)), count_measured(path) if local else Counter()
+    fewer = {place for place, count in here.items() if count < there[place]}
+    unused = _not_here(path, fewer, mine, current) if committed and fewer else []
     return Evidence(
         records=(*mine, *others),
+        unused=Counter(record.variant for record in unused),
         errors=tuple(current.of(found.errors)),
         unreadable=tuple(found.unreadable),
         where=where,
         stale=tuple(sorted(stale)),
     )
+
+
+def _not_here(
+    path: Path, places: Collection[tuple[str, str]], mine: Sequence[Record], current: "_Current"
+) -> list[Record]:
+    """Committed runs of the current code, of these parts and variants, that are not here."""
+    others = count_measured(path).keys() - places
+    kept = set(map(RUN, mine))
+    return [r for r in current.of(read_measured(path, without=others)) if RUN(r) not in kept]
 
 
 class _Current:
@@ -262,8 +294,8 @@ def promote(entry: Entry, root: Path) -> Evidence:
     """Write this machine's current records to the paper's `measured.jsonl`; others there stay.
 
     Raises:
-        RequestError: neither here nor there is a record, or one was made by code that is not
-            committed.
+        RequestError: neither here nor there is a record, one was made by code that is not
+            committed, or others would be lost.
     """
     evidence = gather(entry, root)
     if not evidence.where:
@@ -277,11 +309,18 @@ def promote(entry: Entry, root: Path) -> Evidence:
             f"{entry.slug}: {len(dirty)} records ({first.variant}, seed {first.seed}, …) were made "
             "by code that was not committed; commit it and run `reimpl reproduce --force`"
         )
-    if "local" not in evidence.where.values():
+    path = entry.folder / "measured.jsonl"
+    local = [place for place, where in evidence.where.items() if where == "local"]
+    if not local:
         return evidence  # what is there stays
+    if lost := _not_here(path, local, evidence.records, _Current(entry)):
+        raise RequestError(
+            f"{entry.slug}: {len(lost):,} committed records of the same code ({lost[0].variant}, "
+            f"seed {lost[0].seed}, …) are not here and would be lost; run `reimpl restore` first"
+        )
     runs = Counter(record.variant for record in evidence.records)
     many = {variant for variant, count in runs.items() if count > WITH_CURVES}
-    write_measured(entry.folder / "measured.jsonl", evidence.records, without_curves=many)
+    write_measured(path, evidence.records, without_curves=many)
     return evidence
 
 

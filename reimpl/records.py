@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -548,6 +548,16 @@ _LINE = re.compile(
     r'\{"schema":\d+,"paper":"[^"]*","variant":("(?:[^"\\]|\\.)*"),"seed":\d+,"part":"(\w+)"'
 )
 """How a line that we wrote begins; told apart without reading it all."""
+
+
+def count_measured(path: Path) -> Counter[tuple[str, str]]:
+    """Part and variant → promoted records, as the lines begin; none when the file is not there."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return Counter()
+    begin = map(_LINE.match, text.splitlines())
+    return Counter((found[2], json.loads(found[1])) for found in begin if found)
 
 
 def read_measured(

@@ -360,6 +360,37 @@ def test_record_rebuilds_the_table_where_a_claim_reads_otherwise_and_nothing_was
     assert (tiny_paper / "measured.jsonl").read_bytes() == measured
 
 
+def test_record_gives_up_no_committed_run_and_verdict_says_what_it_leaves_out(
+    tiny_paper: Path,
+) -> None:
+    (tiny_paper / "README.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    keep(tiny_paper, {"two-inputs": TWO, "one-input": ONE})
+    on(tiny_paper, "record")
+    measured = (tiny_paper / "measured.jsonl").read_bytes()
+    shutil.rmtree(os.environ["REIMPL_RUNS"])
+    keep(tiny_paper, {"two-inputs": TWO[:3]})
+    said = on(tiny_paper, "verdict")
+    assert "not counted: 2 committed runs of two-inputs, for which fewer here stand" in said.out
+    why = mistake("record", "tiny", "--papers", tiny_paper)
+    assert "2 committed records of the same code (two-inputs, seed 3, …) are not here" in why
+    assert (tiny_paper / "measured.jsonl").read_bytes() == measured
+    on(tiny_paper, "restore")
+    assert "not counted" not in on(tiny_paper, "verdict").out
+    assert "10 records, 0 of them new; 0 are gone" in on(tiny_paper, "record").out
+
+
+def test_counting_parameters_here_does_not_make_the_runs_ours(quick: Path) -> None:
+    (quick / "README.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    on(quick, "reproduce", "--engine", "inprocess")
+    on(quick, "record")
+    shutil.rmtree(os.environ["REIMPL_RUNS"])
+    said = on(quick, "reproduce", "--engine", "inprocess", "--cost", "instant")
+    assert "1 run to make" in said.err
+    assert "committed records of 2 variants; nothing was run here" in said.out
+    table = json.loads(on(quick, "verdict", "--json").out)
+    assert table["evidence"] == {"one-input": "committed", "two-inputs": "committed"}
+
+
 def test_restored_records_are_added_to_and_not_repeated(quick: Path) -> None:
     (quick / "README.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
     on(quick, "reproduce", "--engine", "inprocess")

@@ -388,13 +388,21 @@ def test_a_claim_that_holm_takes_away_says_so(claims: Claims) -> None:
 def test_the_result_says_what_it_rests_on(claims: Claims) -> None:
     evidence = Evidence(
         records=(),
-        where={"wide": "local", "slim": "committed"},
+        where={
+            ("train", "wide"): "local",
+            ("counts", "wide"): "committed",
+            ("train", "slim"): "committed",
+            ("counts", "slim"): "local",
+            ("baseline", "linear on slim"): "local",
+        },
+        unused={"wide": 3},
         stale=("slim",),
         unreadable=(Path("runs/a.unreadable"),),
         errors=(record(status="error", error="Traceback\nValueError: too much"),),
     )
     text = report.render(report.result_page(result(claims, evidence=evidence)))
     assert "evidence: committed records of 1 variant; 1 from runs here" in text
+    assert "not counted: 3 committed runs of wide, for which fewer here stand" in text
     assert "stale: the code has changed since the committed records of slim" in text
     assert "set aside: 1 record that cannot be read, such as runs/a.unreadable" in text
     assert "failed: 1 run, the first wide, seed 0: ValueError: too much" in text

@@ -292,8 +292,8 @@ def _summary(values: Mapping[int, float | bool | None]) -> tuple[str, str]:
 
 def _evidence(evidence: Evidence) -> list[str]:
     """What the verdicts rest on."""
-    local = [name for name, where in evidence.where.items() if where == "local"]
-    committed = [name for name, where in evidence.where.items() if where == "committed"]
+    local = [name for name, where in evidence.rests_on.items() if where == "local"]
+    committed = [name for name, where in evidence.rests_on.items() if where == "committed"]
     lines = []
     if committed:
         of = number(len(committed), "variant")
@@ -302,6 +302,12 @@ def _evidence(evidence: Evidence) -> list[str]:
     elif local:
         runs = number(len(evidence.records), "record")
         lines.append(f"evidence: {runs} kept here")
+    if evidence.unused:
+        runs = number(sum(evidence.unused.values()), "committed run")
+        names = some(tuple(evidence.unused))
+        lines.append(
+            f"not counted: {runs} of {names}, for which fewer here stand; `reimpl restore` adds them"
+        )
     if evidence.stale:
         names = some(evidence.stale)
         lines.append(f"stale: the code has changed since the committed records of {names}")
@@ -348,7 +354,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "paper": result.entry.slug,
         "claims": verdicts_json(result.verdicts, result.baselines),
         "counts": counts(result.verdicts),
-        "evidence": dict(evidence.where),
+        "evidence": dict(evidence.rests_on),
         "stale": list(evidence.stale),
         "unreadable": [str(path) for path in evidence.unreadable],
         "errors": [
