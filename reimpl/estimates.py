@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -173,11 +174,15 @@ class Estimator:
         if planned.part == "baseline":
             seconds, basis = BASELINE_SECONDS * count, "the budget of a baseline, at most"
             return replace(planned, seconds=seconds, basis=basis)
-        return replace(planned, basis="not known before the first run")
+        broken = f"a short probe here broke: {probe.error}" if probe and probe.error else ""
+        return replace(planned, basis=broken or "not known before the first run")
 
     def _known(self, planned: Planned) -> tuple[Sequence[Record], str] | None:
         """The last runs to go by: of this key or else variant, and of this processor first."""
-        local = [_last(planned.cached), _last(_of(planned, self._local))]
+        local = [
+            _last(self._alike(planned, records))
+            for records in (planned.cached, _of(planned, self._local))
+        ]
         here = next(filter(None, map(_of_this_processor, local)), None)
         if here is not None:
             return here, "earlier runs here"
@@ -185,6 +190,17 @@ class Estimator:
             return None
         there = next(filter(None, local), None) or _last(_of(planned, self._committed))
         return (there, "records of another machine, perhaps") if there else None
+
+    def _alike(self, planned: Planned, records: Sequence[Record]) -> Sequence[Record]:
+        """Of seeds that are trained as one batch: those of a batch about as large.
+
+        A batch of ten takes about as long as one of three; the records share its time out.
+        """
+        if planned.part != "train" or not self.claims.variants[planned.variant].vectorised:
+            return records
+        batches = Counter(record.started for record in records)
+        wanted = len(planned.jobs[0].seeds) if planned.jobs else len(planned.seeds)
+        return [r for r in records if wanted <= 2 * batches[r.started] <= 4 * wanted]
 
     def _soon_probed(self, planned: Planned) -> bool:
         """Whether a moment is enough; a `fit` may work for minutes before it first reports."""
@@ -323,6 +339,7 @@ def _typical(probes: Sequence[Probe]) -> Probe:
         seconds=median(probe.seconds for probe in probes),
         memory_mb=max(probe.memory_mb for probe in probes),
         flops=probes[0].flops,
+        error=probes[0].error,
     )
 
 
@@ -330,7 +347,9 @@ def _write_kept(path: Path, kept: Mapping[str, Probe]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.tmp")
-        part.write_text(json.dumps({label: asdict(probe) for label, probe in kept.items()}))
+        part.write_text(
+            json.dumps({k: asdict(probe) for k, probe in kept.items() if not probe.error})
+        )
         part.replace(path)
     except OSError:
         return  # an estimate that is not kept is made again

@@ -54,11 +54,10 @@ class Evidence:
     @property
     def rests_on(self) -> Mapping[str, Where]:
         """Variant → where its runs are; what only counts parameters says nothing of others."""
-        places = [
-            {variant: place for (part, variant), place in self.where.items() if part == wanted}
-            for wanted in ("counts", "train")
-        ]
-        return places[0] | places[1]
+        places: dict[str, Where] = {}
+        for wanted in ("counts", "train"):
+            places |= {v: where for (part, v), where in self.where.items() if part == wanted}
+        return places
 
     @cached_property
     def measured(self) -> Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]:

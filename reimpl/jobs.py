@@ -5,11 +5,13 @@ finished run is safe even when the process that asked for it has died.
 """
 
 import importlib.util
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,6 +104,8 @@ class Probe:
     memory_mb: float
     """What its process held at the end; a worker gives nothing back, so about the most, too."""
     flops: float | None = None
+    error: str = ""
+    """Why it broke."""
 
 
 def sources_read(claims: Claims, jobs: Iterable[Job]) -> dict[str, Source]:
@@ -480,6 +484,10 @@ def _paper(job: Job) -> "Paper":
     if job.model is None:
         return paper
     build = own_model(job.model)
+    try:
+        signature(build).bind()
+    except (TypeError, ValueError):
+        return replace(paper, model=build)
     return replace(paper, model=lambda _variant: build())
 
 
@@ -509,13 +517,14 @@ def own_model(spec: str) -> Any:
 
 
 def _probe_or_nothing(job: Job) -> Probe:
-    """A try that breaks gives no estimate; the run itself will say what is wrong."""
+    """A try that breaks gives no estimate, and says what broke it."""
     try:
         return _probe(job)
     except Exception as error:
         if isinstance(error, ReimplError) and not isinstance(error, RunError):
             raise
-        return Probe(seconds=0.0, memory_mb=0.0)
+        said = " ".join(str(error).split())
+        return Probe(seconds=0.0, memory_mb=0.0, error=f"{type(error).__name__}: {said}")
 
 
 def _probe(job: Job) -> Probe:
@@ -534,6 +543,7 @@ def _probe(job: Job) -> Probe:
     ]
     contexts[0].checkpoint_path = None
     fit = paper.fit_of(variant)
+    wall, cpu = time.perf_counter(), time.process_time()
     if fit is not None:
         seconds, flops = _probe_fit(fit, variant, contexts[0])
     elif len(contexts) > 1:
@@ -544,6 +554,8 @@ def _probe(job: Job) -> Probe:
         seconds, flops = training.probe(
             paper, variant, contexts[0], metrics=claims.metrics, seconds=PROBE_SECONDS
         )
+    if job.threads == 1 and job.device == "cpu":  # less what other programs took of the core
+        seconds *= min(1.0, (time.process_time() - cpu) / (time.perf_counter() - wall))
     return Probe(seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops)
 
 

@@ -341,6 +341,11 @@ class _Planner:
             return []
         from baselines import BASELINES
 
+        if not scored(self.claims, chosen):
+            raise RequestError(
+                "--baselines: no metric of these claims has a `score`, which says how plain "
+                "methods are judged"
+            )
         return [
             self.baseline(self.claims.variants[name], metric, baseline.name)
             for name, metric in scored(self.claims, chosen)

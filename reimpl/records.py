@@ -267,7 +267,7 @@ class Store:
             RecordError: as for `write`.
         """
         records = list(records)
-        texts = [(self._path(record), record.to_json() + "\n") for record in records]
+        texts = [(self.place(record), record.to_json() + "\n") for record in records]
         stamps: list[Stamp] = []
         try:
             for path, text in texts:
@@ -370,7 +370,8 @@ class Store:
             raise _unwritable(self.root, error) from None
         return lock
 
-    def _path(self, record: Record) -> Path:
+    def place(self, record: Record) -> Path:
+        """Where the record lies."""
         stem = self._stem(
             paper=record.paper,
             variant=record.variant,

@@ -160,11 +160,14 @@ def entries(folders: Sequence[Path] = ()) -> list[Entry]:
 
 
 def find(name: str, folders: Sequence[Path] = ()) -> Entry:
-    """The paper of that slug, or the only one whose slug has `name` in it.
+    """The paper of that slug or in that folder, or the only one whose slug has `name` in it.
 
     Raises:
         PaperError: unknown or ambiguous; lists the near ones.
     """
+    if (Path(name) / "claims.toml").is_file():
+        folder = Path(name).resolve()
+        folders, name = [folder], folder.name
     known = {entry.slug: entry for entry in entries(folders)}
     if name in known:
         return known[name]

@@ -87,7 +87,7 @@ def reproduce(
                 fresh += [record for records in done for record in records]
                 if len(done) < len(jobs):
                     left = sum(len(job.seeds) for job in jobs) - sum(map(len, done))
-                    say(f"the budget is spent; the same command goes on with the {left} runs left")
+                    say(f"the budget is spent; the same command goes on, {left:,} left to run")
                     break
         if request.altered:
             result = _altered(request, [*kept, *fresh], fresh)

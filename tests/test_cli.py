@@ -2,6 +2,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import metadata
@@ -269,6 +271,68 @@ def test_runs_with_somebodys_own_model_are_never_judged_as_the_papers(
     found = json.loads(on(quick, "reproduce", *words).out)
     assert found["claims"] == []
     assert set(found["measured"]["test/error"]["two-inputs"]) == {"0", "1"}
+
+
+def test_somebodys_own_model_may_ask_for_the_variant(quick: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from torch import nn\n"
+        "def net(variant):\n"
+        "    assert variant.id == 'two-inputs'\n"
+        "    return nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))\n",
+        encoding="utf-8",
+    )
+    words = ["--engine", "inprocess", "--model", f"{mine}:net", "--variant", "two-inputs", "--json"]
+    found = json.loads(on(quick, "reproduce", *words).out)
+    assert found["altered"] == f"--model {mine}:net"
+    assert set(found["measured"]["test/error"]["two-inputs"]) == {"0", "1"}
+
+
+def test_the_same_failure_is_said_once_with_its_place(quick: Path) -> None:
+    before, after = "    X, y = batch\n", "    return nn"
+    edit(quick / "__init__.py", before + after, before + '    raise ValueError("no")\n' + after)
+    words = ["--engine", "inprocess", "--variant", "two-inputs"]
+    said = on(quick, "reproduce", *words)
+    assert said.err.count("failed: two-inputs") == 1
+    assert "failed: two-inputs, seed 0: ValueError: no (__init__.py:" in said.err
+    (place,) = re.findall(r"the first traceback: (.+)", said.err)
+    assert "Traceback" in json.loads(Path(place).read_text())["error"]
+    assert on(quick, "verdict").status == 0
+    assert on(quick, "verdict", "--strict").status == 1
+
+
+def test_verdict_can_be_narrowed_to_claims(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO, "one-input": [1.0] * 5})
+    assert on(tiny_paper, "verdict", "--strict").status == 1
+    said = on(tiny_paper, "verdict", "--strict", "--claim", "test-error")
+    assert (said.status, "1 of 1 claim reproduced" in said.out) == (0, True)
+    why = mistake("verdict", "tiny", "--papers", tiny_paper, "--claim", "test-errors")
+    assert "Did you mean 'test-error'?" in why
+
+
+def test_a_paper_is_found_by_its_folder(tiny_paper: Path, tmp_path: Path) -> None:
+    assert reimpl("show", tiny_paper).out == on(tiny_paper, "show").out
+    table = tmp_path / "measured.csv"
+    table.write_text(CSV, encoding="utf-8")
+    by_file = reimpl("judge", tiny_paper / "claims.toml", "--measurements", table)
+    assert reimpl("judge", tiny_paper, "--measurements", table).out == by_file.out
+
+
+def test_baselines_that_nothing_scores_are_refused(quick: Path) -> None:
+    words = ("--engine", "inprocess", "--baselines", "--claim", "parameters")
+    why = mistake("reproduce", "tiny", "--papers", quick, *words)
+    assert "--baselines: no metric of these claims has a `score`" in why
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_the_table_too(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    said = subprocess.run(
+        [sys.executable, "-m", "reimpl", "verdict", "tiny", "--papers", tiny_paper],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"15.84 ? 0.24" in said.stdout
 
 
 def test_a_run_that_fails_ends_with_1_and_loses_no_other(quick: Path) -> None:

@@ -273,6 +273,42 @@ def test_an_estimate_goes_by_the_last_runs_of_this_processor(
         assert (found.seconds, found.basis) == (seconds, basis)
 
 
+def test_a_probe_that_breaks_says_why_and_is_not_kept(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    class Broken(Machine):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+            for job in jobs:
+                probe = Probe(seconds=0.0, memory_mb=0.0, error="ValueError: no")
+                yield Event(kind="done", job=job, contents={"result": probe})
+
+    eight = work(entry, "two-inputs", 8)
+    found = estimated(claims, tmp_path, Broken({}), eight)
+    assert (found.seconds, found.basis) == (None, "a short probe here broke: ValueError: no")
+    mended = estimated(claims, tmp_path, Machine({1: 4, 4: 4}), eight)
+    assert (mended.seconds, mended.basis) == (32, "a short probe here")
+
+
+def test_a_batch_of_seeds_is_timed_by_batches_about_as_large(
+    entry: Entry, claims: Claims, tmp_path: Path
+) -> None:
+    variant = replace(claims.variants["two-inputs"], vectorised=True)
+    claims = replace(claims, variants={**claims.variants, "two-inputs": variant})
+    runs = Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
+    record = next(
+        r for r in reproduce(runs).fresh if (r.variant, r.part) == ("two-inputs", "train")
+    )
+    alone = work(entry, "two-inputs", 1)
+    batch = replace(alone, jobs=(replace(alone.jobs[0], seeds=tuple(range(50))),))
+    small = [replace(record, seed=seed, wall_s=4.0) for seed in range(3)]
+    large = [replace(record, seed=seed, wall_s=0.25, started="then") for seed in range(3, 43)]
+    machine = Machine({1: 20, 4: 20})
+    probed = estimated(claims, tmp_path, machine, batch, local=small)
+    assert (probed.seconds, probed.basis) == (20, "a short probe here")
+    known = estimated(claims, tmp_path, machine, batch, local=[*small, *large])
+    assert (known.seconds, known.basis) == (12.5, "earlier runs here")
+
+
 def test_wide_jobs_never_make_more_threads_than_the_room_has(entry: Entry) -> None:
     jobs = [replace(job, threads=3) for job in work(entry, "a", 3).jobs]
     narrow = work(entry, "b", 3).jobs

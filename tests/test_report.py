@@ -250,6 +250,26 @@ def test_the_last_column_is_wrapped_beside_the_others_where_there_is_room() -> N
     assert found[1:] == ["  x  one two three four five six seven", "     eight nine ten"]
 
 
+def test_columns_that_can_be_spared_go_one_by_one_before_a_line_is_too_long() -> None:
+    heads, row = ("claim", "kind", "unit", "verdict", "note"), ("error", "value", "%", "below", "x")
+    table = report.Table(heads=heads, rows=[row], spare=("kind", "unit"))
+    assert lines([table], width=35)[0] == "  claim  kind   unit  verdict  note"
+    assert lines([table], width=29)[0] == "  claim  kind   unit  verdict"
+    assert lines([table], width=28)[0] == "  claim  unit  verdict  note"
+    assert lines([table], width=21)[0] == "  claim  verdict"
+    heading = ["  claim", "    verdict", "      note"]
+    assert lines([table], width=12) == [*heading, "  error", "    below", "      x"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_no_line_of_a_verdict_table_is_longer_than_the_terminal(claims: Claims, width: int) -> None:
+    page = report.result_page(result(claims))
+    table = next(part for part in page if isinstance(part, report.Table))
+    found = lines([table], width=width)
+    assert max(map(len, found)) <= width
+    assert sum("reproduced" in line for line in found) == 6
+
+
 def test_the_last_column_stands_below_where_there_is_no_room() -> None:
     words = "one two three four five six seven eight nine ten"
     table = report.Table(heads=("a", "note"), rows=[("x" * 30, words)])
@@ -408,10 +428,34 @@ def test_the_result_says_what_it_rests_on(claims: Claims) -> None:
     assert "failed: 1 run, the first wide, seed 0: ValueError: too much" in text
 
 
+def test_a_failed_run_says_where_in_the_papers_code_it_was() -> None:
+    error = (
+        'Traceback (most recent call last):\n  File "/x/reimpl/jobs.py", line 9, in _train\n'
+        '  File "/x/papers/author2026_all/model.py", line 18, in forward\n    y\n'
+        '  File "/y/torch/nn.py", line 7, in call\n    z\nValueError: too much\n'
+    )
+    assert report.last_line(record(error=error)) == "ValueError: too much (model.py:18)"
+    elsewhere = record(paper="another2026", error=error)
+    assert report.last_line(elsewhere) == "ValueError: too much (nn.py:7)"
+
+
+def test_a_paper_without_claims_is_not_called_altered(claims: Claims) -> None:
+    text = report.render(report.result_page(result(claims, verdicts=())))
+    assert "no claim is stated, so there is nothing to judge" in text
+    assert "altered" not in text
+
+
+def test_json_says_in_what_a_mean_and_a_margin_are(claims: Claims) -> None:
+    found = {claim["id"]: claim for claim in report.to_json(result(claims))["claims"]}
+    assert (found["holds"]["unit"], found["error"]["unit"]) == ("share of runs", "%")
+    assert found["steps"]["margin_is"] == "a natural logarithm"
+    assert found["error"]["margin_is"] == "in the unit"
+
+
 def test_altered_runs_show_means_and_no_verdict(claims: Claims) -> None:
     runs = tuple(record(seed=s, measurements={"test/error": 1.0 + s}) for s in range(3))
     altered = result(claims, verdicts=(), evidence=Evidence(records=runs))
-    text = report.render(report.result_page(altered, request="--set lr=1"))
+    text = report.render(report.result_page(altered, altered="--set lr=1"))
     assert "altered runs (--set lr=1): not judged as the paper's" in text
     assert "2.0 ± 1.0" in text
     assert "reproduced" not in text
@@ -433,7 +477,7 @@ def test_json_has_what_the_design_promises_of_each_claim(claims: Claims) -> None
     ]
     assert found["paper"] == "author2026_all"
     assert [name for name in promised if any(name not in c for c in found["claims"])] == []
-    assert sum(found["counts"].values()) == len(found["claims"])
+    assert sum(found["counts"].values()) + sum(found["proxies"].values()) == len(found["claims"])
 
 
 def test_json_of_altered_runs_has_measurements_and_no_claim(claims: Claims) -> None:

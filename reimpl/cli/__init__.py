@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """
     from reimpl.cli.app import run
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of ± where a terminal knows ASCII alone
     sys.exit(run(sys.argv[1:] if words is None else words))
 
 
@@ -57,6 +61,8 @@ def say(line: str, *, prefix: str = "reimpl: ") -> None:
 
 
 def _width() -> int:
+    if (said := os.environ.get("COLUMNS", "")).isdecimal():
+        return int(said)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except OSError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,23 +72,31 @@ def show(*, paper: str, claim: str | None, papers: Sequence[Path], as_json: bool
     return DONE
 
 
-def verdict(*, looks: bool, strict: bool, as_json: bool, **asked: Any) -> int:
+def verdict(
+    *, looks: bool, strict: bool, as_json: bool, claims: Sequence[str], **asked: Any
+) -> int:
     """Judge the records there are, without running anything."""
+    from dataclasses import replace
+
     from reimpl import report
     from reimpl.reproduction import result_of
 
     result = result_of(_request(seeds="auto" if looks else None, **asked))
+    if claims:
+        wanted = {result.entry.claims.claim(name).id for name in claims}
+        result = replace(result, verdicts=tuple(v for v in result.verdicts if v.id in wanted))
     print_page(lambda: report.result_page(result), lambda: report.to_json(result), as_json)
     return _status(result.verdicts, strict=strict)
 
 
 def judge(*, claims: Path, measurements: Path, strict: bool, as_json: bool) -> int:
     """Judge numbers that came from somewhere else."""
-    from reimpl import report
+    from reimpl import registry, report
     from reimpl.external import judge_external, read_measurements
     from reimpl.reading import load_claims
 
-    read = load_claims(claims)
+    file = claims.suffix == ".toml"
+    read = load_claims(claims) if file else registry.find(str(claims)).claims
     verdicts = judge_external(read, read_measurements(measurements))
     print_page(
         lambda: report.judged_page(read, verdicts),
@@ -141,7 +150,9 @@ def reproduce(
         return INTERRUPTED
     how = _altered_by(**asked)
     print_page(
-        lambda: report.result_page(result, request=how), lambda: report.to_json(result), as_json
+        lambda: report.result_page(result, altered=how),
+        lambda: report.to_json(result, altered=how),
+        as_json,
     )
     _hints(request, result)
     return _status(result.verdicts, strict=strict, failed=bool(result.errors))
@@ -200,11 +211,17 @@ def _interrupt(*_: object) -> None:
 
 def _hints(request: Request, result: Result) -> None:
     """How to look further; only where runs were made."""
+    from reimpl.records import Store
+
     if not result.fresh:
         return
+    if result.errors:
+        say(f"the first traceback: {Store(request.root).place(result.errors[0])}", prefix="")
     if request.wandb == "offline":
         place = request.root / "wandb"
-        say(f"`wandb leet {place}` shows the runs; `wandb sync` sends them later", prefix="")
+        wandb = Path(sys.executable).with_name("wandb")
+        say(f"`{wandb} leet {place}` shows the runs", prefix="")
+        say(f"`{wandb} sync {place}/offline-*` sends them later", prefix="")
     readme = result.entry.folder / "README.md"
     if readme.exists():
         say(f"what to make of it: {readme}", prefix="")
@@ -284,9 +301,6 @@ def _to_check(paper: str | None, papers: Sequence[Path]) -> list[Entry]:
 
     if paper is None:
         return registry.entries(papers)
-    folder = Path(paper)
-    if (folder / "claims.toml").is_file():
-        return [registry.find(folder.resolve().name, [folder])]
     return [registry.find(paper, papers)]
 
 
@@ -369,8 +383,8 @@ def _scalar(text: str) -> bool | int | float | str:
 
 def _status(verdicts: Sequence[Verdict], *, strict: bool, failed: bool = False) -> int:
     """1 when a run errored, or with --strict when a claim did not come out."""
-    from reimpl.report import UNFAVOURABLE
+    from reimpl.report import unfavourable
 
-    if failed or (strict and any(verdict.lane in UNFAVOURABLE for verdict in verdicts)):
+    if failed or (strict and any(map(unfavourable, verdicts))):
         return FAILED
     return DONE

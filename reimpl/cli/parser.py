@@ -156,10 +156,11 @@ RUNS = _option(
     "--runs", metavar="DIR", type=Path, help="folder of the records [$REIMPL_RUNS, or runs]"
 )
 JSON = _flag("--json", "print JSON instead of the table", dest="as_json")
-STRICT = _flag("--strict", "end with status 1 when a claim is below or off")
+STRICT = _flag("--strict", "end with status 1 when a claim is below, off or in error")
+CLAIMS = _several("--claim", "ID", "only this claim; give it again for more", dest="claims")
 WHICH = (
     _several("--variant", "ID", "only this variant; give it again for more", dest="variants"),
-    _several("--claim", "ID", "only this claim; give it again for more", dest="claims"),
+    CLAIMS,
     _option(
         "--seeds",
         metavar="N|auto",
@@ -216,7 +217,8 @@ HOW = (
     _option(
         "--model",
         metavar="FILE.py:Class",
-        help="your own model on the same data and claims; never judged as the paper's",
+        help="your own model, called with the variant or with nothing, on the same data; never "
+        "judged as the paper's",
     ),
     _flag("--force", "run again what is recorded already"),
     _flag("--baselines", "fit plain methods to the same data, too"),
@@ -233,6 +235,7 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
     "verdict": (
         "judge the records there are, without running anything",
         PAPER,
+        CLAIMS,
         PAPERS,
         RUNS,
         _flag("--looks", "judge as --seeds auto does, look by look"),
@@ -241,7 +244,9 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
     ),
     "judge": (
         "judge numbers that came from somewhere else",
-        _option("claims", metavar="CLAIMS.toml", type=Path, help="the claims"),
+        _option(
+            "claims", metavar="CLAIMS.toml", type=Path, help="the claims, or the paper they are of"
+        ),
         _option(
             "--measurements",
             required=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,8 @@ class Progress:
         self.finished = 0
         self.kept = 0
         """Records made."""
+        self.failed: Counter[tuple[str, str]] = Counter()
+        """Variant and error → runs; the first of each is said."""
         self.worked = self.before = 0.0
         """Estimated seconds of the finished jobs, and of what was done of them before."""
         self.began = self.said = self.judge_next = time.monotonic()
@@ -128,7 +131,10 @@ class Progress:
         self.kept += sum(record.status == "ok" for record in records)
         for record in records:
             if record.status == "error":
-                self.say(f"failed: {record.variant}, seed {record.seed}: {last_line(record)}")
+                said = record.variant, last_line(record)
+                self.failed[said] += 1
+                if self.failed[said] == 1:
+                    self.say(f"failed: {record.variant}, seed {record.seed}: {said[1]}")
 
     def _judge(self) -> None:
         """The verdicts so far, as often as they are worth their time."""

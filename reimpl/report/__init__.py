@@ -21,7 +21,6 @@ from reimpl.report.papers import (
     why_page,
 )
 from reimpl.report.results import (
-    UNFAVOURABLE,
     committed_result,
     counting,
     counts,
@@ -33,6 +32,7 @@ from reimpl.report.results import (
     rebuild_readme,
     result_page,
     to_json,
+    unfavourable,
     verdict_table,
 )
 from reimpl.report.text import (
@@ -48,7 +48,6 @@ from reimpl.report.text import (
 )
 
 __all__ = [
-    "UNFAVOURABLE",
     "Check",
     "Listed",
     "Page",
@@ -83,6 +82,7 @@ __all__ = [
     "show_page",
     "some",
     "to_json",
+    "unfavourable",
     "verdict_table",
     "why_page",
 ]

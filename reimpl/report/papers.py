@@ -159,11 +159,14 @@ def _sources_table(claims: Claims) -> Table:
 def claim_page(claims: Claims, name: str) -> Page:
     """One claim in full, with its margin and the reason for it."""
     table = claim_json(claims, name)
+    del table["id"]  # it is the heading
     rows = [(key, _worded(value)) for key, value in table.items() if value not in (None, False, [])]
     return [Table(heads=("claim", name), rows=rows)]
 
 
 def _worded(value: Any) -> str:
+    if isinstance(value, float):
+        return figure(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -35,6 +36,7 @@ Measured = Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]
 """Metric → variant → seed → value."""
 OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
 """Between these lines of a README stands the table that is made from the committed records."""
+_FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
 LANES = (
     "reproduced",
     "below",
@@ -46,8 +48,12 @@ LANES = (
     "not run",
 )
 """In the order in which they are counted."""
-UNFAVOURABLE = frozenset({"below", "off"})
-"""Lanes with which `--strict` ends with status 1."""
+
+
+def unfavourable(verdict: Verdict) -> bool:
+    """Whether `--strict` ends with status 1; no count is better than the paper's."""
+    lane = verdict.lane
+    return lane in ("below", "off", "error") or (lane == "above" and verdict.kind == "exact")
 
 
 # Cells
@@ -147,6 +153,7 @@ def verdict_table(
             "note",
         ),
         right=frozenset({"published", "measured", "runs", "margin", "best baseline"}),
+        spare=("kind", "best baseline", "unit", "margin", "runs"),
         rows=[
             (
                 _name(verdict),
@@ -215,14 +222,14 @@ def judged_page(claims: Claims, verdicts: Sequence[Verdict]) -> Page:
     return [title(claims), "", verdict_table(claims, verdicts), "", counting(verdicts)]
 
 
-def result_page(result: Result, *, request: str = "") -> Page:
-    """All that came out of a paper's runs; `request` says how altered runs were altered."""
+def result_page(result: Result, *, altered: str = "") -> Page:
+    """All that came out of a paper's runs; `altered` says how, where they are not the paper's."""
     claims = result.entry.claims
     heading = title(claims)
     if not result.verdicts:
-        how = f" ({request})" if request else ""
-        altered = f"altered runs{how}: not judged as the paper's"
-        return [heading, "", altered, "", measured_table(result), *_with_blank(_failures(result))]
+        why = f"altered runs ({altered}): not judged as the paper's"
+        why = why if altered else "no claim is stated, so there is nothing to judge"
+        return [heading, "", why, "", measured_table(result), *_with_blank(_failures(result))]
     table = verdict_table(
         claims,
         result.verdicts,
@@ -306,7 +313,8 @@ def _evidence(evidence: Evidence) -> list[str]:
         runs = number(sum(evidence.unused.values()), "committed run")
         names = some(tuple(evidence.unused))
         lines.append(
-            f"not counted: {runs} of {names}, for which fewer here stand; `reimpl restore` adds them"
+            f"not counted: {runs} of {names}, for which fewer here stand; `reimpl restore` adds "
+            "them"
         )
     if evidence.stale:
         names = some(evidence.stale)
@@ -328,9 +336,13 @@ def _failures(result: Result) -> list[str]:
 
 
 def last_line(record: Record) -> str:
-    """The line of a failed run's error that says what it was."""
+    """The line of a failed run's error that says what it was, and where the paper's code was."""
     lines = (record.error or "").strip().splitlines()
-    return lines[-1] if lines else "no reason was recorded"
+    if not lines:
+        return "no reason was recorded"
+    frames = [(Path(file), line) for file, line in _FRAME.findall(record.error or "")]
+    own = [frame for frame in frames if record.paper in frame[0].parts] or frames
+    return f"{lines[-1]} ({own[-1][0].name}:{own[-1][1]})" if own else lines[-1]
 
 
 def _look_further(result: Result) -> list[str]:
@@ -347,13 +359,14 @@ def _look_further(result: Result) -> list[str]:
     ]
 
 
-def to_json(result: Result) -> dict[str, Any]:
-    """The result as strict JSON takes it."""
+def to_json(result: Result, *, altered: str = "") -> dict[str, Any]:
+    """The result as strict JSON takes it; `altered` says how runs are not the paper's."""
     evidence = result.evidence
     table = {
         "paper": result.entry.slug,
         "claims": verdicts_json(result.verdicts, result.baselines),
-        "counts": counts(result.verdicts),
+        **_counts_json(result.verdicts),
+        "altered": altered or None,
         "evidence": dict(evidence.rests_on),
         "stale": list(evidence.stale),
         "unreadable": [str(path) for path in evidence.unreadable],
@@ -373,9 +386,19 @@ def verdicts_json(
     """Verdicts as strict JSON takes them, each with the best baseline of its claim."""
     best = baselines or {}
     return [
-        {**plain(v), "best_baseline": asdict(best[v.id]) if v.id in best else None}
+        {
+            **plain(v),
+            "unit": {"property": "share of runs", "ratio": "ratio"}.get(v.kind, v.unit),
+            "margin_is": "a natural logarithm" if v.kind in ("ratio", "speed") else "in the unit",
+            "best_baseline": asdict(best[v.id]) if v.id in best else None,
+        }
         for v in verdicts
     ]
+
+
+def _counts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    own, proxies = [[v for v in verdicts if v.proxy is proxy] for proxy in (False, True)]
+    return {"counts": counts(own), "proxies": counts(proxies)}
 
 
 def judged_json(claims: Claims, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -383,7 +406,7 @@ def judged_json(claims: Claims, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {
         "paper": slug(claims),
         "claims": verdicts_json(verdicts),
-        "counts": counts(verdicts),
+        **_counts_json(verdicts),
     }
 
 

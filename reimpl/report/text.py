@@ -38,6 +38,8 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     right: frozenset[str] = frozenset()
     """Headings of the columns that are set to the right: numbers."""
+    spare: tuple[str, ...] = ()
+    """Headings of the columns that go first, one after another, where a line is too short."""
 
 
 Page = list[str | Table]
@@ -65,18 +67,28 @@ def _lines(table: Table, *, width: int, colour: bool) -> list[str]:
     ]
     if not columns:
         return []
-    padded = [
-        _padded(head, cells, right=head in table.right, colour=colour)
-        for head, cells in columns[:-1]
+    for head in table.spare:
+        if width and _taken(columns) > width + 2:
+            columns = [column for column in columns if column[0] != head]
+    *others, last = [
+        _padded(head, cells, right=head in table.right, colour=colour) for head, cells in columns
     ]
-    taken = 2 + sum(len(cells[0]) + 2 for cells in padded)
-    last = _padded(*columns[-1], right=columns[-1][0] in table.right, colour=colour)
+    taken = _taken(columns)
+    above = others.pop(0) if len(others) > 1 and width and taken > width + 2 else None
+    if above:
+        taken -= len(above[0])
     room = width - taken if width else max(map(len, last))
     lines = []
     for i, text in enumerate(last):
-        start = "  " + "".join(cells[i] + "  " for cells in padded)
+        lines += [f"  {above[i]}"] if above else []
+        start = ("    " if above else "  ") + "".join(cells[i] + "  " for cells in others)
         lines += _beside(start, text, room=room, taken=taken, width=width)
     return lines
+
+
+def _taken(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
+    """Characters of a line before its last column."""
+    return 2 + sum(max(map(len, (head, *cells))) + 2 for head, cells in columns[:-1])
 
 
 def _padded(head: str, cells: Sequence[str], *, right: bool, colour: bool) -> list[str]:
