@@ -109,6 +109,10 @@ class Result:
     evidence: Evidence
     baselines: Mapping[str, BestBaseline] = field(default_factory=dict)
     """By claim."""
+    unaltered: Mapping[str, Mapping[str, Mapping[int, float | bool | None]]] = field(
+        default_factory=dict
+    )
+    """Of altered runs: what the paper's own setting measured, metric → variant → seed."""
     fresh: tuple[Record, ...] = ()
     """Records made now."""
     spent: Spent | None = None

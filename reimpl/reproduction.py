@@ -10,7 +10,7 @@ from reimpl import registry
 from reimpl.claims import Exact, own_variants_of
 from reimpl.engines import Event, Run
 from reimpl.errors import RequestError
-from reimpl.evidence import Evidence, Result, judged, spent_on
+from reimpl.evidence import Evidence, Result, gather, judged, spent_on
 from reimpl.jobs import failed
 from reimpl.keys import changed
 from reimpl.logger import RunLogger
@@ -153,10 +153,16 @@ def looks(request: Request) -> Iterator[Request]:
 
 
 def _altered(request: Request, made: Sequence[Record], fresh: Sequence[Record]) -> Result:
-    """Runs that are not the paper's, without verdicts."""
+    """Runs that are not the paper's, without verdicts, and those of its setting beside them."""
     entry = registry.find(request.paper, request.papers)
     ok = tuple(record for record in made if record.status == "ok")
-    return Result(entry=entry, verdicts=(), evidence=Evidence(records=ok), fresh=tuple(fresh))
+    return Result(
+        entry=entry,
+        verdicts=(),
+        evidence=Evidence(records=ok),
+        unaltered=gather(entry, request.root).measured,
+        fresh=tuple(fresh),
+    )
 
 
 def _asked(request: Request, verdict: Verdict) -> bool:

@@ -137,7 +137,10 @@ def test_seeds_in_a_batch_train_as_alone(entry: Entry, variant: Variant) -> None
 def test_papers_are_short() -> None:
     def lines(entry: Entry) -> dict[str, int]:
         files = entry.folder.rglob("*.py")
-        return {str(file.relative_to(entry.folder)): len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+        return {
+            str(file.relative_to(entry.folder)): len(file.read_text(encoding="utf-8").splitlines())
+            for file in files
+        }
 
     counted = [lines(entry) for entry in PAPERS]
     assert median(table.get("model.py", 0) for table in counted) < 100

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -454,11 +455,23 @@ def test_json_says_in_what_a_mean_and_a_margin_are(claims: Claims) -> None:
 
 def test_altered_runs_show_means_and_no_verdict(claims: Claims) -> None:
     runs = tuple(record(seed=s, measurements={"test/error": 1.0 + s}) for s in range(3))
-    altered = result(claims, verdicts=(), evidence=Evidence(records=runs))
+    own = {"test/error": {"wide": {0: 4.0, 1: 6.0}}}
+    altered = result(claims, verdicts=(), evidence=Evidence(records=runs), unaltered=own)
     text = report.render(report.result_page(altered, altered="--set lr=1"))
     assert "altered runs (--set lr=1): not judged as the paper's" in text
-    assert "2.0 ± 1.0" in text
+    assert re.search(r"wide +test/error +2\.0 ± 1\.0 +3 +5\.0 ± 1\.4 +2 +%", text)
     assert "reproduced" not in text
+
+
+def test_a_verdict_that_rests_on_older_code_says_so(claims: Claims) -> None:
+    page = report.result_page(result(claims, evidence=Evidence(records=(), stale=("slim",))))
+    notes = {row[0]: row[-1] for part in page if not isinstance(part, str) for row in part.rows}
+    assert notes["order"].startswith("of older code; ")
+    assert not notes["error"].startswith("of older code")
+    stale = {name for name, note in notes.items() if note.startswith("of older code")}
+    assert str(page[-1]).endswith(f"; {len(stale)} rest on runs of older code")
+    table = report.to_json(result(claims, evidence=Evidence(records=(), stale=("slim",))))
+    assert {c["id"] for c in table["claims"] if c["stale"]} == {n.split()[0] for n in stale}
 
 
 def test_json_has_what_the_design_promises_of_each_claim(claims: Claims) -> None:

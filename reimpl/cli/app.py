@@ -72,19 +72,15 @@ def show(*, paper: str, claim: str | None, papers: Sequence[Path], as_json: bool
     return DONE
 
 
-def verdict(
-    *, looks: bool, strict: bool, as_json: bool, claims: Sequence[str], **asked: Any
-) -> int:
+def verdict(*, looks: bool, strict: bool, as_json: bool, **asked: Any) -> int:
     """Judge the records there are, without running anything."""
-    from dataclasses import replace
-
     from reimpl import report
     from reimpl.reproduction import result_of
 
-    result = result_of(_request(seeds="auto" if looks else None, **asked))
-    if claims:
-        wanted = {result.entry.claims.claim(name).id for name in claims}
-        result = replace(result, verdicts=tuple(v for v in result.verdicts if v.id in wanted))
+    request = _request(seeds="auto" if looks else None, **asked)
+    result = result_of(request)
+    for name in request.claims:
+        result.entry.claims.claim(name)  # there is one
     print_page(lambda: report.result_page(result), lambda: report.to_json(result), as_json)
     return _status(result.verdicts, strict=strict)
 

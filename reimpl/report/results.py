@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ def _runs(verdict: Verdict, values: Mapping[int, float | bool | None]) -> str:
     return str(verdict.n) if verdict.n else "-"
 
 
-def _note(verdict: Verdict) -> str:
+def _note(verdict: Verdict, stale: Collection[str]) -> str:
     parts = [verdict.note]
     if verdict.proxy:
         expected = f", expected {verdict.published}" if verdict.published else ""
@@ -114,7 +114,14 @@ def _note(verdict: Verdict) -> str:
         parts.append(f"ask for it with --cost {verdict.cost}")
     if verdict.lane == "reproduced" and verdict.survives_holm is False:
         parts.append("not after Holm's correction")
+    if is_stale(verdict, stale):
+        parts.insert(0, "of older code")
     return "; ".join(part for part in parts if part)
+
+
+def is_stale(verdict: Verdict, stale: Collection[str]) -> bool:
+    """Whether it rests on runs of older code."""
+    return not set(verdict.variants).isdisjoint(stale)
 
 
 def _name(verdict: Verdict) -> str:
@@ -130,6 +137,7 @@ def verdict_table(
     *,
     measured: Measured | None = None,
     baselines: Mapping[str, BestBaseline] | None = None,
+    stale: Collection[str] = (),
 ) -> Table:
     """Published, measured and verdict, claim by claim.
 
@@ -138,6 +146,7 @@ def verdict_table(
         verdicts: in the order of the table.
         measured: metric → variant → seed → value, so that runs which missed a target are counted.
         baselines: claim → the best plain method on its data.
+        stale: variants whose records are of older code.
     """
     return Table(
         heads=(
@@ -161,7 +170,7 @@ def verdict_table(
                 *_cells(claims.claims[verdict.id], verdict, measured or {}),
                 _baseline(verdict, (baselines or {}).get(verdict.id)),
                 verdict.lane,
-                _note(verdict),
+                _note(verdict, stale),
             )
             for verdict in verdicts
         ],
@@ -235,6 +244,7 @@ def result_page(result: Result, *, altered: str = "") -> Page:
         result.verdicts,
         measured=result.evidence.measured,
         baselines=result.baselines,
+        stale=result.evidence.stale,
     )
     lines = [
         *_evidence(result.evidence),
@@ -242,7 +252,9 @@ def result_page(result: Result, *, altered: str = "") -> Page:
         *_look_further(result),
         *(spent_lines(result.spent) if result.spent else ()),
     ]
-    return [heading, "", table, *_with_blank(lines), "", counting(result.verdicts)]
+    old = sum(is_stale(verdict, result.evidence.stale) for verdict in result.verdicts)
+    counted = counting(result.verdicts) + (f"; {old} rest on runs of older code" if old else "")
+    return [heading, "", table, *_with_blank(lines), "", counted]
 
 
 def spent_lines(spent: Spent) -> list[str]:
@@ -265,15 +277,17 @@ def _with_blank(lines: list[str]) -> list[str]:
 
 
 def measured_table(result: Result) -> Table:
-    """What runs measured, without any verdict."""
-    rows = [
-        (variant, name, *_summary(values), _metric_unit(result.entry.claims, name))
-        for name, table in result.evidence.measured.items()
-        for variant, values in table.items()
-    ]
+    """What runs measured, without any verdict, beside what the paper's setting did."""
+    rows = []
+    for name, table in result.evidence.measured.items():
+        for variant, values in table.items():
+            own = result.unaltered.get(name, {}).get(variant)
+            beside = _summary(own) if own else ("-", "-") if result.unaltered else ("", "")
+            unit = _metric_unit(result.entry.claims, name)
+            rows.append((variant, name, *_summary(values), *beside, unit))
     return Table(
-        heads=("variant", "metric", "measured", "runs", "unit"),
-        right=frozenset({"measured", "runs"}),
+        heads=("variant", "metric", "measured", "runs", "the paper's setting", "its runs", "unit"),
+        right=frozenset({"measured", "runs", "the paper's setting", "its runs"}),
         rows=sorted(rows),
     )
 
@@ -364,7 +378,7 @@ def to_json(result: Result, *, altered: str = "") -> dict[str, Any]:
     evidence = result.evidence
     table = {
         "paper": result.entry.slug,
-        "claims": verdicts_json(result.verdicts, result.baselines),
+        "claims": verdicts_json(result.verdicts, result.baselines, stale=evidence.stale),
         **_counts_json(result.verdicts),
         "altered": altered or None,
         "evidence": dict(evidence.rests_on),
@@ -377,13 +391,23 @@ def to_json(result: Result, *, altered: str = "") -> dict[str, Any]:
     }
     if not result.verdicts:
         table["measured"] = plain(evidence.measured)
+        table["unaltered"] = plain(result.unaltered)
     return table
 
 
 def verdicts_json(
-    verdicts: Iterable[Verdict], baselines: Mapping[str, BestBaseline] | None = None
+    verdicts: Iterable[Verdict],
+    baselines: Mapping[str, BestBaseline] | None = None,
+    *,
+    stale: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Verdicts as strict JSON takes them, each with the best baseline of its claim."""
+    """Verdicts as strict JSON takes them, each with the best baseline of its claim.
+
+    Args:
+        verdicts: of one paper.
+        baselines: claim → the best plain method on its data.
+        stale: variants whose records are of older code.
+    """
     best = baselines or {}
     return [
         {
@@ -391,6 +415,7 @@ def verdicts_json(
             "unit": {"property": "share of runs", "ratio": "ratio"}.get(v.kind, v.unit),
             "margin_is": "a natural logarithm" if v.kind in ("ratio", "speed") else "in the unit",
             "best_baseline": asdict(best[v.id]) if v.id in best else None,
+            "stale": is_stale(v, stale),
         }
         for v in verdicts
     ]
