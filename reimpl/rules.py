@@ -167,7 +167,7 @@ class Case:
             **{**found, "interval": None},
         )
 
-    def spread(self, sd: float, verdict: Verdict) -> Verdict:
+    def once_spread_is_known(self, sd: float, verdict: Verdict) -> Verdict:
         """The verdict of an interval that rests on s; one of no width takes runs enough to be sure.
 
         Runs that can only have a few values, such as shares of four cases, are soon all equal by
@@ -273,7 +273,7 @@ def _judge_mean(claim: Value, case: Case, values: Sequence[float]) -> Verdict:
         note=joined(note, "a difference is detectable all the same" if differs else ""),
         **found,
     )
-    return case.spread(sd, verdict)
+    return case.once_spread_is_known(sd, verdict)
 
 
 def _judge_infinite_value(values: Sequence[float], case: Case) -> Verdict:
@@ -321,7 +321,7 @@ def _judge_best(claim: Value, case: Case, k: int) -> Verdict:
         note=case.why(lane, what, needed),
         **found,
     )
-    return case.spread(sd, verdict)
+    return case.once_spread_is_known(sd, verdict)
 
 
 def _judge_order(claim: Order, case: Case) -> Verdict:
@@ -411,7 +411,7 @@ def _judge_no_worse(case: Case, pair: tuple[str, str]) -> Verdict:
         note=_no_worse_note(case, lane, needed),
         **found,
     )
-    return case.spread(sd, verdict)
+    return case.once_spread_is_known(sd, verdict)
 
 
 def _no_worse_with_misses(case: Case, gains: Sequence[float], found: Mapping[str, Any]) -> Verdict:
@@ -621,7 +621,7 @@ def _on_log_scale(
         note=case.why(lane, what, needed),
         **found,
     )
-    return case.spread(precision.sd, verdict)
+    return case.once_spread_is_known(precision.sd, verdict)
 
 
 def _no_pairs(case: Case, variants: Sequence[str], least: int) -> Verdict:
