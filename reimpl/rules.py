@@ -123,6 +123,11 @@ class Case:
         )
         return sorted(zip(*columns, strict=True))
 
+    @property
+    def fewest(self) -> int:
+        """Runs that take it: of fewer, all lie on one side by chance more often than α."""
+        return math.floor(-math.log2(self.level)) + 1
+
     def settled(self, variants: Iterable[str]) -> bool:
         """Whether one run is all there is to know."""
         return self.fixed.issuperset(variants)
@@ -470,9 +475,9 @@ def _judge_ratio_of_medians(claim: Ratio, case: Case, figure: float) -> Verdict:
     note = _missed([value for column in columns for value in column])
     if n < LEAST:
         return case.hint(abs(offset) <= case.margin, LEAST_PAIRS, **found)
-    if n < LEAST_PAIRS:
-        note = joined(note, f"{LEAST_PAIRS} seeds at least are needed")
-        return case.verdict("inconclusive", seeds_needed=LEAST_PAIRS, note=note, **found)
+    if n < case.fewest:
+        note = joined(note, f"{case.fewest} seeds at least are needed")
+        return case.verdict("inconclusive", seeds_needed=case.fewest, note=note, **found)
     low, high = widened(draws, n, case.level)
     lane = case.place(low, high)
     inside = [widened_p(draws > -case.margin, n), widened_p(draws < case.margin, n)]
@@ -553,7 +558,7 @@ def _judge_trend(claim: Trend, case: Case, settings: Mapping[str, float]) -> Ver
     ends = widened(draws, n, case.level)
     low, high = sorted(sign * end for end in ends)
     lane: Lane = "inconclusive"
-    if n >= LEAST_PAIRS and (low > 0 or high < 0):
+    if n >= case.fewest and (low > 0 or high < 0):
         lane = "reproduced" if low > 0 else "below"
     needed = _slope_needed(slopes, case.level) if lane == "inconclusive" else None
     return case.verdict(
@@ -561,14 +566,14 @@ def _judge_trend(claim: Trend, case: Case, settings: Mapping[str, float]) -> Ver
         n=n,
         mean=slope,
         interval=ends,
-        p=widened_p(sign * draws > 0, n) if n >= LEAST_PAIRS else None,
+        p=widened_p(sign * draws > 0, n) if n >= case.fewest else None,
         seeds_needed=needed,
         note=_trend_note(claim, case, lane, needed),
     )
 
 
 def _judge_property(claim: Property, case: Case) -> Verdict:
-    """Wilson interval of the share of runs in which the test holds."""
+    """Exact binomial test of the share of runs in which the test holds, by Wilson's interval."""
     holds = _test(claim)
     passed = [holds(value) for value in case.values(claim.variant)]
     n, share = len(passed), sum(passed) / len(passed)
@@ -577,11 +582,11 @@ def _judge_property(claim: Property, case: Case) -> Verdict:
     if n < LEAST:
         needed = _share_needed(share, claim.share, n, case.level) or LEAST
         return case.hint(share >= claim.share, max(needed, LEAST), n=n, mean=share)
-    low, high = wilson(share, n, case.level)
+    more, less = share_p(sum(passed), n, claim.share)
     lane: Lane = "inconclusive"
-    if low >= claim.share:
+    if more < case.level:
         lane = "reproduced"
-    elif high < claim.share:
+    elif less < case.level:
         lane = "below"
     needed = _share_needed(share, claim.share, n, case.level) if lane == "inconclusive" else None
     note = f"it holds in {_percent(share)} of {n:,} runs; {_percent(claim.share)} is asked"
@@ -592,8 +597,8 @@ def _judge_property(claim: Property, case: Case) -> Verdict:
         lane,
         n=n,
         mean=share,
-        interval=(low, high),
-        p=share_p(share, claim.share, n),
+        interval=wilson(share, n, case.level),
+        p=more,
         seeds_needed=needed,
         note=note,
     )

@@ -814,9 +814,9 @@ def test_a_trend_over_variants_that_share_no_seed_is_inconclusive() -> None:
 
 @pytest.mark.parametrize(
     ("held", "n", "lane"),
-    [(25, 25, "reproduced"), (24, 24, "inconclusive"), (5, 10, "below"), (9, 10, "inconclusive")],
+    [(29, 29, "reproduced"), (28, 28, "inconclusive"), (5, 10, "below"), (9, 10, "inconclusive")],
 )
-def test_a_property_is_judged_by_wilsons_interval(held: int, n: int, lane: str) -> None:
+def test_a_property_is_judged_by_the_exact_test(held: int, n: int, lane: str) -> None:
     verdict = see(proportion(), a=[True] * held + [False] * (n - held))
     assert (verdict.lane, verdict.mean) == (lane, held / n)
 
@@ -827,8 +827,13 @@ def test_wilsons_interval_is_the_textbook_one() -> None:
     assert verdict.interval == pytest.approx((expected.low, expected.high))
 
 
-def test_runs_that_all_pass_need_twenty_five_to_show_nine_in_ten() -> None:
-    assert see(proportion(), a=[True] * 10).seeds_needed == 25
+def test_runs_that_all_pass_need_twenty_nine_to_show_nine_in_ten() -> None:
+    assert see(proportion(), a=[True] * 10).seeds_needed == 29
+
+
+def test_the_p_value_of_a_share_is_that_of_the_binomial_test() -> None:
+    verdict = see(proportion(share=0.5), a=[True] * 17 + [False] * 3)
+    assert verdict.p == pytest.approx(stats.binomtest(17, 20, 0.5, alternative="greater").pvalue)
 
 
 def test_a_share_of_one_cannot_be_shown_but_can_be_refuted() -> None:

@@ -128,32 +128,73 @@ def test_a_true_best_of_five_with_a_margin_of_two_sd_is_reproduced_by_ten_seeds(
     assert rate("reproduced", value(2.0, best_of=5), normal(101.163, 10)) >= 0.9
 
 
-def sequential(margin: float, mean: float, *, spending: bool) -> float:
-    """Share of papers called reproduced at some look, more seeds being run until one decides."""
-    runs = normal(mean, LOOKS[-1])
-    called = 0.0
+def looked(lane: str, claim: Claim, *samples: np.ndarray, spending: bool = True) -> float:
+    """Share of papers that end in the lane at some look, more seeds being run until one decides."""
+    left, called = list(samples), 0
     for n in LOOKS:
-        level = level_at(n) if spending else 0.05
+        cut = [sample[:, :n].tolist() for sample in left]
         lanes = [
-            judge(value(margin), METRIC, {"a": dict(enumerate(row))}, level=level).lane
-            for row in runs[:, :n].tolist()
+            judge(
+                claim,
+                METRIC,
+                {name: dict(enumerate(row)) for name, row in zip("abcd", rows, strict=False)},
+                settings=WIDTHS,
+                level=level_at(n) if spending else 0.05,
+            ).lane
+            for rows in zip(*cut, strict=True)
         ]
-        called += lanes.count("reproduced") / PAPERS
-        runs = runs[[lane == "inconclusive" for lane in lanes]]
-    return called
+        called += lanes.count(lane)
+        left = [sample[[found == "inconclusive" for found in lanes]] for sample in left]
+    return called / len(samples[0])
+
+
+@pytest.mark.parametrize("lane", ["reproduced", "below"])
+def test_looks_keep_the_rate_of_false_trends(lane: str) -> None:
+    claim = Trend(**TOLD, setting="width", variants=("a", "b", "c"), direction="rises")
+    flat = [normal(0, LOOKS[-1], seed=i) for i in range(3)]
+    assert looked(lane, claim, *flat) <= ALLOWED
+
+
+@pytest.mark.parametrize("lane", ["reproduced", "below"])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.8, 0.95])
+def test_looks_keep_the_rate_of_false_shares(share: float, lane: str) -> None:
+    claim = Property(**TOLD, variant="a", test="holds", share=share)
+    passed = np.random.default_rng((11, int(100 * share))).random((PAPERS, LOOKS[-1])) < share
+    assert looked(lane, claim, passed) <= ALLOWED
+
+
+@pytest.mark.parametrize("lane", ["reproduced", "below"])
+def test_looks_keep_the_rate_of_false_ratios_of_medians(lane: str) -> None:
+    claim = Ratio(**TOLD, variants=("a", "b"), published=Printed("2.00"), margin=0.2)
+    a, b = (np.exp(0.1 * normal(0, LOOKS[-1], seed=i, papers=500)) for i in (1, 2))
+    a[:, 0] = math.inf  # so that medians are judged
+    assert (
+        looked(lane, claim, 2.0 * math.exp(0.2) * a, b) <= 0.08
+    )  # three standard errors of 500 papers
+
+
+@pytest.mark.parametrize("lane", ["reproduced", "below"])
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.6, 0.75, 0.95])
+def test_a_share_that_is_just_what_is_asked_is_told_from_it_in_one_of_twenty(
+    share: float, n: int, lane: str
+) -> None:
+    claim = Property(**TOLD, variant="a", test="holds", share=share)
+    passed = np.random.default_rng((12, n)).random((PAPERS, n)) < share
+    assert rate(lane, claim, passed) <= ALLOWED
 
 
 @pytest.mark.parametrize("margin", [1.0, 2.0])
 def test_the_levels_of_the_looks_keep_the_rate_of_false_reproductions(margin: float) -> None:
-    assert sequential(margin, 100 + margin, spending=True) <= ALLOWED
+    assert looked("reproduced", value(margin), normal(100 + margin, LOOKS[-1])) <= ALLOWED
 
 
 def test_five_per_cent_at_every_look_would_not() -> None:
-    assert sequential(1.0, 101.0, spending=False) > 0.1
+    assert looked("reproduced", value(1.0), normal(101.0, LOOKS[-1]), spending=False) > 0.1
 
 
 def test_looking_finds_what_is_there() -> None:
-    assert sequential(2.0, 100.0, spending=True) >= 0.99
+    assert looked("reproduced", value(2.0), normal(100.0, LOOKS[-1])) >= 0.99
 
 
 @pytest.mark.parametrize("n", [5, 8, 12])
