@@ -54,6 +54,11 @@ class Planned:
     flops: float | None = None
     """Floating-point operations of the runs to make, evaluation aside, as far as they are known."""
 
+    @property
+    def label(self) -> str:
+        """What wants call it by: a variant is counted and trained, and either has its price."""
+        return f"counts of {self.variant}" if self.part == "counts" else self.variant
+
 
 def wall_seconds(planned: Iterable[Planned], room: Room) -> float:
     """A guess at the time of the whole, by the work shared out or the longest job."""
@@ -89,7 +94,7 @@ def within(
 
     Work that several wants share is paid once; work of unknown length fits nowhere.
     """
-    price = {p.variant: math.inf if p.seconds is None else p.seconds for p in planned if p.jobs}
+    price = {p.label: math.inf if p.seconds is None else p.seconds for p in planned if p.jobs}
     taken: frozenset[str] = frozenset()
     waiting, beyond = list(wants), list[str]()
     while waiting:
@@ -99,11 +104,11 @@ def within(
         waiting.remove(cheapest)
         more = taken | cheapest.variants
         known = all(price.get(variant, 0.0) < math.inf for variant in more)
-        if known and wall_seconds([p for p in planned if p.variant in more], room) <= seconds:
+        if known and wall_seconds([p for p in planned if p.label in more], room) <= seconds:
             taken = more
         else:
             beyond.append(cheapest.name)
-    return [p for p in planned if not p.jobs or p.variant in taken], beyond
+    return [p for p in planned if not p.jobs or p.label in taken], beyond
 
 
 @dataclass(kw_only=True)
@@ -285,7 +290,7 @@ class Estimator:
     def _kept(self) -> dict[str, Probe]:
         try:
             return {k: Probe(**v) for k, v in json.loads(self._place.read_text()).items()}
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
     @property

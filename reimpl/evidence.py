@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
@@ -143,7 +143,9 @@ def judged(
         found: this machine's records, when they were read already.
     """
     evidence = gather(entry, root, committed=committed, found=found)
-    failed_variants = frozenset(record.variant for record in evidence.errors)
+    broken: dict[str, set[int]] = {}
+    for record in evidence.errors:
+        broken.setdefault(record.variant, set()).add(record.seed)
     measured = {metric: dict(values) for metric, values in evidence.measured.items()}
     others: dict[str, Variant] = {}
     for name in foreign_variants(entry.claims):
@@ -156,11 +158,12 @@ def judged(
     def judge() -> list[Verdict]:
         from reimpl.judging import judge_all, judge_in_looks  # late: scipy
 
-        judge = judge_in_looks if in_looks else judge_all
-        return judge(entry.claims, measured, failed=failed_variants, others=others)
+        judge = partial(judge_in_looks, broken=broken) if in_looks else judge_all
+        return judge(entry.claims, measured, failed=frozenset(broken), others=others)
 
     place = Store(root).folder(entry.slug) / (".verdicts-in-looks" if in_looks else ".verdicts")
-    given = entry.claims, kept.digest(measured), sorted(failed_variants), others, in_looks
+    seeds = [(variant, sorted(runs)) for variant, runs in sorted(broken.items())]
+    given = entry.claims, kept.digest(measured), seeds, others, in_looks
     return Result(
         entry=entry,
         verdicts=tuple(kept.verdicts(place, given, judge)),

@@ -7,7 +7,7 @@ one family.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -150,6 +150,7 @@ def judge_in_looks(
     *,
     failed: frozenset[str] = frozenset(),
     others: Mapping[str, Variant] = MappingProxyType({}),
+    broken: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> list[Verdict]:
     """A verdict for every claim as the sequential mode reaches it.
 
@@ -162,6 +163,7 @@ def judge_in_looks(
         measured: metric → variant → seed → value; seeds beyond a look are not looked at.
         failed: variants all of whose runs failed.
         others: variants of other papers that claims speak of, as `slug:variant`.
+        broken: variant → seeds whose run failed; a look does not wait for them.
     """
     variants = {**claims.variants, **others}
     found: dict[str, Verdict] = {}
@@ -169,7 +171,12 @@ def judge_in_looks(
         cut = {m: _first(table, variants, look) for m, table in measured.items()}
         for verdict in judge_all(claims, cut, failed=failed, others=others, level=level):
             held = found.get(verdict.id)
-            whole = _has_seeds(cut.get(verdict.metric, {}), verdict.variants, variants, look)
+            table = cut.get(verdict.metric, {})
+            whole = all(
+                _has_seeds({*table.get(name, ()), *broken.get(name, ())}, variants[name], look)
+                for name in verdict.variants
+                if name in variants
+            )
             if held is None or (held.lane not in DECIDED and whole):
                 found[verdict.id] = replace(verdict, look=look, p_holm=None, survives_holm=None)
     return list(found.values())
@@ -184,15 +191,9 @@ def _first(table: Measured, variants: Mapping[str, Variant], look: int) -> Measu
     }
 
 
-def _has_seeds(
-    table: Measured, names: Sequence[str], variants: Mapping[str, Variant], look: int
-) -> bool:
-    """Whether every variant that chance plays a role in has been run so often."""
-    return all(
-        variants[name].deterministic or len(table.get(name, {})) == look * variants[name].folds
-        for name in names
-        if name in variants
-    )
+def _has_seeds(runs: set[int], variant: Variant, look: int) -> bool:
+    """Whether it has been run so often, where chance plays a role in it."""
+    return variant.deterministic or runs >= set(range(look * variant.folds))
 
 
 def default_margin(claim: Claim, metric: Metric) -> tuple[float | None, str | None]:

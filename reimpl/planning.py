@@ -1,5 +1,6 @@
 """What a request comes to: which runs, which of them are recorded, what the rest takes."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -62,6 +63,8 @@ class Request:
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     model: str | None = None
     force: bool = False
+    force_from: int = 0
+    """Seeds below it are not made again by `force`: an earlier look of the same command did."""
     baselines: bool = False
     engine: Literal["processes", "inprocess", "ray"] = "processes"
     address: str | None = None
@@ -208,9 +211,9 @@ class _Planner:
         ]
         claimed = {variant for want in wants for variant in want.variants}
         wants += [
-            Want(name=p.variant, variants=frozenset({p.variant}), rank=3 * (p.part != "counts"))
+            Want(name=p.label, variants=frozenset({p.label}), rank=3 * (p.part != "counts"))
             for p in planned
-            if p.variant not in claimed
+            if p.label not in claimed
         ]
         return within(planned, wants, seconds=self.request.budget_s, room=self.room)
 
@@ -277,10 +280,11 @@ class _Planner:
         """Cached records and jobs; the seeds of a vectorised variant are one job."""
         label = f"{baseline[0]} on {variant.id}" if baseline else variant.id
         keys = self.keys(variant, part, "/".join(baseline) if baseline else None)
-        recorded = {} if self.request.force else self.recorded
+        again = self.request.force_from * variant.folds if self.request.force else math.inf
         cached, left = [], []
         for seed in seeds:
-            record = recorded.get((part, label, seed, keys.key(seed)))
+            known = self.recorded.get((part, label, seed, keys.key(seed)))
+            record = known if seed < again else None
             cached.append(record) if record else left.append(seed)
         together = variant.vectorised and part == "train"
         batches = [tuple(left)] if together and left else [(seed,) for seed in left]

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 
 from reimpl import registry
-from reimpl.claims import Exact, own_variants_of
+from reimpl.claims import Claim, Exact, own_variants_of
 from reimpl.engines import Event, Run
 from reimpl.errors import RequestError
 from reimpl.evidence import Evidence, Result, gather, judged, spent_on
@@ -134,12 +135,15 @@ def looks(request: Request) -> Iterator[Request]:
     if request.altered:
         raise RequestError("--seeds auto judges as it goes, and altered runs are never judged")
     entry, chosen = wanted(request)
-    for look in LOOKS:
+    for before, look in pairwise((0, *LOOKS)):
         here = judged(entry, request.root, in_looks=True, committed=False)
         decided = {verdict.id for verdict in here.verdicts if verdict.lane in DECIDED}
+        if request.force and not before:
+            decided.clear()
         left = [claim for claim in chosen if claim.id not in decided]
-        if look > LOOKS[0]:
+        if before:
             left = [claim for claim in left if not isinstance(claim, Exact)]  # counted once
+        left = [claim for claim in left if _has_others(claim, request, here.evidence, look)]
         if left:
             names = tuple(claim.id for claim in left)
             needed = {name for claim in left for name in own_variants_of(claim)}
@@ -148,8 +152,16 @@ def looks(request: Request) -> Iterator[Request]:
                 seeds=look,
                 claims=names,
                 variants=tuple(name for name in request.variants if name in needed),
-                baselines=request.baselines and look == LOOKS[0],
+                baselines=request.baselines and not before,
+                force_from=before,
             )
+
+
+def _has_others(claim: Claim, request: Request, evidence: Evidence, look: int) -> bool:
+    """Whether the variants of a claim that are not asked for have as many seeds as a look takes."""
+    others = set(own_variants_of(claim)) - set(request.variants) if request.variants else ()
+    measured = evidence.measured.get(claim.metric, {})
+    return all(len(measured.get(name, ())) >= look for name in others)
 
 
 def _altered(request: Request, made: Sequence[Record], fresh: Sequence[Record]) -> Result:

@@ -110,6 +110,26 @@ def test_a_lower_rank_comes_first_whatever_it_costs(entry: Entry) -> None:
     assert beyond == ["decided"]
 
 
+def test_counting_a_variant_fits_where_training_it_does_not(entry: Entry) -> None:
+    counts = replace(work(entry, "two-inputs", 1, seconds=0.1), part="counts")
+    training = work(entry, "two-inputs", 5, seconds=500)
+    wants = [
+        Want(name="test-error", variants=frozenset({"two-inputs"}), rank=1),
+        Want(name=counts.label, variants=frozenset({counts.label})),
+    ]
+    taken, beyond = within([training, counts], wants, seconds=5, room=QUAD)
+    assert (taken, beyond) == ([counts], ["test-error"])
+
+
+def test_kept_probes_that_are_no_table_are_none(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    for text in ("[]", "null", '"s"', '{"a": 1}', "{"):
+        (tmp_path / "probes.json").write_text(text)
+        found = estimated(claims, tmp_path, Machine({1: 4, 4: 4}), work(entry, "two-inputs", 8))
+        assert found.basis == "a short probe here"
+
+
 def test_work_of_unknown_length_fits_no_budget(entry: Entry) -> None:
     planned = [work(entry, "a", 1)]
     assert within(planned, [want("a", "a")], seconds=1e9, room=QUAD) == ([], ["a"])

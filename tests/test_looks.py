@@ -104,6 +104,41 @@ def test_what_was_decided_is_not_run_again(tiny_paper: Path) -> None:
     assert again.spent == first.spent
 
 
+def test_a_look_does_not_wait_for_a_run_that_fails(tiny_paper: Path) -> None:
+    code = tiny_paper / "__init__.py"
+    text = code.read_text(encoding="utf-8")
+    start = "def data(variant, sources, seeds):\n"
+    assert start in text
+    check = '    if seeds.seed == 1:\n        raise ValueError("no such luck")\n'
+    code.write_text(text.replace(start, start + check), encoding="utf-8")
+    result = reproduce(asked(tiny_paper))
+    verdict = next(v for v in result.verdicts if v.id == "test-error")
+    assert verdict.lane in DECIDED
+    assert verdict.look is not None
+    assert verdict.n == verdict.look - 1
+    assert max(record.seed for record in result.fresh) < LOOKS[-1] - 1
+
+
+def test_forced_looks_make_each_run_once(tiny_paper: Path) -> None:
+    first = reproduce(asked(tiny_paper))
+    again = reproduce(asked(tiny_paper, force=True))
+    made = [(r.part, r.variant, r.seed) for r in again.fresh]
+    assert len(made) == len(set(made))
+    assert {place for place in made if place[0] == "train"} <= {
+        (r.part, r.variant, r.seed) for r in first.fresh
+    }
+    assert {seed for part, _, seed in made if part == "train"} >= {0, 1, 2}
+
+
+def test_looks_do_not_wait_for_variants_that_nobody_asked_for(tiny_paper: Path) -> None:
+    result = reproduce(asked(tiny_paper, variants=("two-inputs",)))
+    steps = {record.seed for record in result.fresh if record.part == "train"}
+    verdict = next(v for v in result.verdicts if v.id == "test-error")
+    assert verdict.lane in DECIDED
+    assert (len(steps), verdict.look) != (LOOKS[-1], LOOKS[-1])
+    assert len(steps) == verdict.look
+
+
 def test_altered_runs_are_not_judged_in_looks(tiny_paper: Path) -> None:
     with pytest.raises(RequestError, match="altered runs are never judged"):
         reproduce(asked(tiny_paper, overrides={"lr": 0.1}))
