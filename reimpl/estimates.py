@@ -11,7 +11,7 @@ from hashlib import sha256
 from heapq import nlargest
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from reimpl.claims import Claims
 from reimpl.engines import Event, Room, at_once
@@ -188,7 +188,8 @@ class Estimator:
             _last(self._alike(planned, records))
             for records in (planned.cached, _of(planned, self._local))
         ]
-        here = next(filter(None, map(_of_this_processor, local)), None)
+        device = planned.jobs[0].device if planned.jobs else "cpu"
+        here = next(filter(None, (_of_this(device, records) for records in local)), None)
         if here is not None:
             return here, "earlier runs here"
         if self._soon_probed(planned) and self.probing == "here":
@@ -317,9 +318,17 @@ def _last(records: Iterable[Record]) -> list[Record]:
     return nlargest(RECENT, records, key=lambda record: record.started)
 
 
-def _of_this_processor(records: Iterable[Record]) -> list[Record]:
-    cpu = environment()["cpu"]
-    return [record for record in records if record.environment.get("cpu") == cpu]
+def _of_this(device: str, records: Iterable[Record]) -> list[Record]:
+    """Those made on such a device here: of cards that are not told apart, on any."""
+    here = environment()
+    where = (here["cpu"], "cpu") if device == "cpu" else (here["gpu"], device.partition(":")[0])
+    return [record for record in records if _made_on(record.environment) == where]
+
+
+def _made_on(environment: Mapping[str, Any]) -> tuple[Any, str]:
+    """The processor and the kind of device; records of old do not name it and are of a CPU."""
+    device = environment.get("device", "cpu").partition(":")[0]
+    return environment.get("cpu" if device == "cpu" else "gpu"), device
 
 
 def _given(planned: Planned, *, threads: int = 1, memory_mb: float = 0.0) -> Planned:
@@ -336,7 +345,9 @@ def _label(planned: Planned, threads: int) -> str:
     job = planned.jobs[0]
     parts = {name: part for name, part in job.key_parts[0].items() if name != "seed"}
     digest = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{environment()['cpu']}/{job.device}/{threads}/{len(job.seeds)}/{digest}"
+    here = environment()
+    card = "" if job.device == "cpu" else f"{here['gpu']}/"
+    return f"{here['cpu']}/{card}{job.device}/{threads}/{len(job.seeds)}/{digest}"
 
 
 def _typical(probes: Sequence[Probe]) -> Probe:

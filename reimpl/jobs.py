@@ -473,7 +473,7 @@ def _make(
         cpu_s=round(cpu / share, 4),
         parameters=outcome.parameters if outcome else None,
         flops=round(outcome.flops) if outcome and outcome.flops else None,
-        environment=environment(job.entry.folder),
+        environment={**environment(job.entry.folder), "device": job.device},
         error=error,
         note=note,
     )

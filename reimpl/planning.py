@@ -403,7 +403,7 @@ def _check_device(request: Request) -> None:
     import torch
 
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()  # `meta` holds nothing
     except (RuntimeError, AssertionError, NotImplementedError):
         raise RequestError(f"--device {name}: no such device here; see `reimpl doctor`") from None
     if name == "cuda" and (here := torch.cuda.device_count()) < count:

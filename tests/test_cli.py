@@ -753,6 +753,7 @@ def test_no_command_gets_the_help() -> None:
         (["reproduce", "tiny", "--cost", "days"], "--cost takes no 'days'"),
         (["reproduce", "tiny", "--engine", "steam"], "--engine takes no 'steam'"),
         (["reproduce", "tiny", "--seeds", "0"], "--seeds: '0' is neither a number above 0"),
+        (["reproduce", "tiny", "--seeds", "9" * 11], "is more than 1,000,000, which are enough"),
         (["plan", "tiny", "--workers", "0"], "--workers: '0' is no number above 0"),
         (["plan", "tiny", "--budget", "soon"], "write it as 90s, 30m or 1h30m"),
         (["reproduce", "tiny", "--seeds", "many"], "'many' is neither a number above 0 nor auto"),

@@ -282,7 +282,9 @@ def test_an_estimate_goes_by_the_last_runs_of_this_processor(
 
     here, elsewhere = made(100.0, 1), made(7.0, 2, cpu="a processor of another make")
     long_ago = [made(1.0, 1)] * 30
+    on_a_card = made(0.5, 3, device="cuda:0", gpu="H100")
     for local, cached, seconds, basis in (
+        ([on_a_card, here], [on_a_card], 500.0, "earlier runs here"),
         ([elsewhere, here, elsewhere], [], 500.0, "earlier runs here"),
         ([here], [elsewhere], 500.0, "earlier runs here"),
         ([elsewhere], [elsewhere], 20.0, "a short probe here"),

@@ -115,11 +115,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
+MOST_SEEDS = 1_000_000
+"""Of a variant; a plan lists them one by one."""
+
+
 def _seeds(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"'{text}' is neither a number above 0 nor auto")
+    if int(text) > MOST_SEEDS:
+        raise ArgumentTypeError(f"'{text}' is more than {MOST_SEEDS:,}, which are enough")
     return int(text)
 
 
