@@ -36,7 +36,7 @@ def root() -> Path:
 
 
 def size() -> int:
-    """Bytes that decoded datasets take."""
+    """Bytes that datasets take, decoded or as files."""
     return sum(size_of(entry) for entry in _entries())
 
 
@@ -71,12 +71,13 @@ def entry_of(source: Source) -> Path:
 
 def _entries() -> list[Path]:
     """Complete datasets; a name with a dot in front is one that is being built."""
-    found = (meta.parent for meta in (root() / "decoded").glob("*/meta.json"))
+    found = [meta.parent for meta in (root() / "decoded").glob("*/meta.json")]
+    found += [folder for folder in (root() / "files").glob("*") if folder.is_dir()]
     return [entry for entry in found if not entry.name.startswith(".")]
 
 
 def size_of(entry: Path) -> int:
-    """Bytes of a decoded dataset."""
+    """Bytes of a dataset."""
     total = 0
     for file in entry.rglob("*"):
         with suppress(OSError):  # another process may evict it
@@ -84,11 +85,23 @@ def size_of(entry: Path) -> int:
     return total
 
 
+def touch(entry: Path) -> None:
+    """Note that it was used now."""
+    with suppress(OSError):  # a cache that is read only, or another process evicted it
+        os.utime(_mark(entry))
+
+
 def _used(entry: Path) -> float:
     try:
-        return (entry / "meta.json").stat().st_mtime
+        return _mark(entry).stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _mark(entry: Path) -> Path:
+    """What tells by its time when a dataset was used."""
+    meta = entry / "meta.json"
+    return meta if meta.exists() else entry
 
 
 def meta_of(entry: Path) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -188,8 +187,7 @@ def _open(source: Source) -> Mapping[str, Any]:
         return {"files": _files(source)}
     entry = cache.entry_of(source)
     meta = cache.meta_of(entry) or _decode(source)
-    with suppress(OSError):  # a cache that may only be read is as good
-        os.utime(entry / "meta.json")
+    cache.touch(entry)
     return _Lazy(
         f"split of {cache.named(source)}:",
         {name: partial(_columns, entry / name, split) for name, split in meta["splits"].items()},
@@ -253,9 +251,12 @@ def _files(source: Source) -> dict[str, Path]:
         DataError: a file is missing or is another than `claims.toml` says.
     """
     mirror = fetching.mirror_of(source)
-    if mirror is None and not cache.fetched(source):
-        fetching.download(source)
     folder = cache.files_folder(source) if mirror is None else mirror
+    if mirror is None:
+        if not cache.fetched(source):
+            fetching.download(source)
+            cache.evict(keep=folder)
+        cache.touch(folder)
     paths = {name: folder / name for name in source.files}
     for name, path in paths.items():
         if not path.is_file():

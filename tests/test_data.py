@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from reimpl import data, fetching
-from reimpl.cache import entry_of, size, size_of
+from reimpl.cache import entry_of, evict, size, size_of, touch
 from reimpl.claims import Source
 from reimpl.errors import DataError
 from reimpl.keys import declared
@@ -332,6 +332,19 @@ def test_the_least_recently_used_dataset_goes_when_the_cache_is_full(mirror, mon
         False,
         True,
     ]
+
+
+def test_files_that_a_paper_reads_itself_are_within_the_bound_too(mirror, cache, monkeypatch):
+    fetched = cache / "files" / ("f" * 32)
+    fetched.mkdir(parents=True)
+    (fetched / "graph.bin").write_bytes(bytes(100_000))
+    touch(fetched)
+    train_of(TOY)
+    decoded = size_of(entry_of(TOY))
+    assert size() == 100_000 + decoded
+    monkeypatch.setenv("REIMPL_CACHE_GB", str((decoded + 1) / 1e9))
+    evict(keep=entry_of(TOY))
+    assert (fetched.exists(), size()) == (False, decoded)
 
 
 def test_the_dataset_in_use_stays_even_when_it_alone_is_too_large(mirror, monkeypatch):
