@@ -24,6 +24,9 @@ STOP = Event()
 """Set when this process is asked to end: the next checkpoint is written and the run breaks off."""
 CHECKPOINT_EVERY = 30.0
 """Seconds between checkpoints."""
+LOOK_EVERY = 1.0
+"""Seconds between looks at progress, divergence and checkpoints; far less than engines wait for a
+process that they have told to stop."""
 PROGRESS_EVERY = 0.2
 """Seconds between two reports of progress."""
 CURVE_POINTS = 200
@@ -96,6 +99,7 @@ class RunContext:
     """Set when the run is only tried."""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     _last_checkpoint: float = field(default_factory=time.monotonic)
+    _last_look: float = field(default_factory=time.monotonic)
     _last_progress: float = 0.0
     _before: float | None = 0.0
     """How far earlier attempts came; after `resume`, the next report of progress says it."""
@@ -120,8 +124,13 @@ class RunContext:
             self.curves.setdefault(name, []).append((step, value))
         self.emit("point", {"seed": self.seeds.run, "step": step, "values": dict(values)})
 
+    def due(self) -> bool:
+        """Whether to look up after this step: a second has passed, or somebody wants us to end."""
+        return STOP.is_set() or time.monotonic() - self._last_look >= LOOK_EVERY
+
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep `state`, at most every half minute: written under another name, synced, renamed."""
+        self._last_look = time.monotonic()
         if self.checkpoint_path is None:
             return
         if not STOP.is_set() and time.monotonic() - self._last_checkpoint < CHECKPOINT_EVERY:

@@ -2,7 +2,7 @@
 
 Lightning brings device, precision and strategy. A training is handed to it in blocks of a hundred
 optimiser steps, because its bookkeeping costs as much as a step of a small network; within a block
-runs a plain loop.
+runs a plain loop, which offers a checkpoint every second where steps are long.
 
 A training that is shared takes the same steps on the same batches as one process would, up to
 rounding: each process weighs the loss of its rows so that the mean of the gradients is the
@@ -421,7 +421,13 @@ class _Loop:
             epoch, rest = divmod(step + 1, self.per_epoch)
             if rest == 0 and self.moments.due(epoch):
                 self.measure(epoch)
-        self.guard(begin, losses)
+            if step + 1 == end or (self.share.alone and self.context.due()):
+                self.look(step + 1, losses)
+                losses = []
+
+    def look(self, end: int, losses: list[Tensor]) -> None:
+        """Divergence, progress and checkpoint after the steps up to `end`."""
+        self.guard(self.step, losses)
         self.step = end
         self.context.progress(end, self.steps, **self.last)
         self.context.checkpoint(self.state())
@@ -515,7 +521,7 @@ class _Loop:
         return {name: float(value) for name, value in found.items()}
 
     def guard(self, begin: int, losses: list[Tensor]) -> None:
-        """Looked at once a block, because looking makes a GPU wait."""
+        """Not after every step, because looking makes a GPU wait."""
         seen = self.share.total(torch.stack(losses))
         finite = torch.isfinite(seen)
         if not bool(finite.all()):

@@ -29,7 +29,7 @@ Stacked = dict[str, Tensor]
 SEED_CURVE_POINTS = 40
 """Points of one seed's curve that are kept: hundreds of seeds are read back together."""
 PROGRESS_EVERY = 50
-"""Steps between looks at progress, divergence and checkpoints."""
+"""Steps between looks at progress, divergence and checkpoints; fewer where they are long."""
 
 
 def train(
@@ -138,13 +138,13 @@ class _Batch:
 
     def train(self) -> list[Outcome | DivergenceError]:
         """Run to the last epoch and read every seed off."""
+        first = self._one(self._batch_at(0))[0]
+        self.flops = count_flops(self.paper, deepcopy(self.single), first)
         self._restore()
-        self.flops = count_flops(
-            self.paper, deepcopy(self.single), self._one(self._batch_at(self.step))[0]
-        )
         for step in range(self.step, self.steps):
             self._one_step(step)
-            if (step + 1) % PROGRESS_EVERY == 0 or step + 1 == self.steps:
+            regular = (step + 1) % PROGRESS_EVERY == 0 or step + 1 == self.steps
+            if regular or self.contexts[0].due():
                 self.step = step + 1
                 self._look()
         self._measure(self.recipe.epochs, {})
@@ -328,6 +328,7 @@ class _Batch:
             self.contexts[0].curves = {}
             return
         self.step = state["step"]
+        self.order = None  # of the epoch that the checkpoint lies in
         with torch.no_grad():
             for name, parameter in self.params.items():
                 parameter.copy_(state["params"][name])

@@ -135,6 +135,21 @@ def test_ctrl_c_leaves_checkpoints_exits_130_and_the_same_command_goes_on(
     assert checkpoints(runs) == []
 
 
+def test_ctrl_c_in_a_training_of_long_steps_leaves_a_checkpoint(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    trains, runs = tmp_path / "trains", tmp_path / "runs"
+    lines = "import pathlib, time", f"pathlib.Path({str(trains)!r}).touch()", "time.sleep(0.4)"
+    first_thing(tiny_paper, *lines, of="def loss(model, batch):")
+    parent = begin(tiny_paper, runs, "--workers", "1")
+    wait_until(lambda: locks_held(runs) >= 1)
+    trains.unlink(missing_ok=True)  # a probe may have trained before
+    wait_until(trains.exists)
+    os.killpg(parent.pid, signal.SIGINT)
+    parent.communicate(timeout=30)
+    assert len(checkpoints(runs)) == 1
+
+
 def test_work_breaks_off_when_the_budget_is_spent_and_goes_on_from_there(
     slow_paper: Path, tmp_path: Path
 ) -> None:

@@ -149,6 +149,83 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     assert min(again.clock.took()) > 1000 > max(whole.clock.took())
 
 
+def stopped_in_step(step: int, paper: Paper, monkeypatch: pytest.MonkeyPatch) -> Paper:
+    """The paper, told to stop while its loss of that step is computed, once."""
+    right, stop, calls = paper.loss, threading.Event(), 0
+    assert right is not None
+    monkeypatch.setattr(contexts, "STOP", stop)
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        (stop.set if calls == step + 1 else stop.clear)()  # the first call counts FLOPs
+        return right(model, batch)
+
+    return dataclasses.replace(paper, loss=loss)
+
+
+def test_a_run_of_long_steps_is_stopped_after_one_and_goes_on_to_the_same_bits(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, metrics = with_noise(entry.load(), 0.2), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), momentum=0.9)
+    whole = start(paper, variant, 1)
+    expected = training.train(paper, variant, whole, metrics=metrics)
+
+    paper = stopped_in_step(37, paper, monkeypatch)
+    with pytest.raises(Stopped):
+        training.train(
+            paper, variant, start(paper, variant, 1, tmp_path / "run.ckpt"), metrics=metrics
+        )
+    again = start(paper, variant, 1, tmp_path / "run.ckpt")
+    done: list[float] = []
+    again.emit = lambda kind, said: done.append(said["done"]) if kind == "progress" else None
+    assert training.train(paper, variant, again, metrics=metrics) == expected
+    assert again.curves == whole.curves
+    assert done[0] == 37 + training.BLOCK
+
+
+def test_a_batch_of_long_steps_is_stopped_after_one_and_goes_on_to_the_same_bits(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), epochs=20, batch_size=300, momentum=0.9)
+    expected = together(paper, variant, metrics, range(3))
+    stop = threading.Event()
+    monkeypatch.setattr(contexts, "STOP", stop)
+    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
+    monkeypatch.setattr(contexts, "LOOK_EVERY", 0.0)
+    cut = [start(paper, variant, s, tmp_path / "b.ckpt" if s == 0 else None) for s in range(3)]
+    # the next step, of 100 examples, is the last of its epoch
+    cut[0].emit = lambda _kind, contents: stop.set() if contents.get("done") == 7 else None
+    with pytest.raises(Stopped):
+        vectorised.train(paper, variant, cut, metrics=metrics)
+    stop.clear()
+    again = [start(paper, variant, s, tmp_path / "b.ckpt" if s == 0 else None) for s in range(3)]
+    done: list[float] = []
+    again[0].emit = lambda kind, said: done.append(said["done"]) if kind == "progress" else None
+    assert vectorised.train(paper, variant, again, metrics=metrics) == expected
+    assert done[0] == 8
+
+
+@pytest.mark.parametrize("wait", [0.0, 3600.0])
+def test_looking_after_every_step_or_after_none_changes_no_number(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: float
+) -> None:
+    paper, metrics = with_noise(entry.load(), 0.2), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), momentum=0.9, epochs=6)
+    usual = start(paper, variant, 0)
+    expected = training.train(paper, variant, usual, metrics=metrics)
+    for name, value in {"LOOK_EVERY": wait, "PROGRESS_EVERY": 0.0, "CHECKPOINT_EVERY": 0.0}.items():
+        monkeypatch.setattr(contexts, name, value)
+    looking = start(paper, variant, 0, tmp_path / "run.ckpt")
+    done: list[float] = []
+    looking.emit = lambda kind, said: done.append(said["done"]) if kind == "progress" else None
+    assert training.train(paper, variant, looking, metrics=metrics) == expected
+    assert looking.curves == usual.curves
+    assert done == (list(range(1, 121)) if wait == 0.0 else [100, 120])
+
+
 def with_noise(paper: Paper, share: float) -> Paper:
     """Coordinates are left out by chance, from torch's global generator."""
     right = paper.loss
