@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant
 from reimpl.environment import Clock, environment
-from reimpl.errors import ReimplError, RequestError, RunError, near
+from reimpl.errors import DivergenceError, ReimplError, RequestError, RunError, near
 from reimpl.reading import apply_overrides
 from reimpl.records import Record, Store
 from reimpl.registry import Entry
@@ -168,13 +168,22 @@ def undone(job: Job) -> tuple[list[Record], Job | None]:
 
 
 def keep(done: Sequence[tuple[Job, Sequence[Record]]]) -> None:
-    """Write the records of jobs that are done, together; their checkpoints have served."""
+    """Write the records of jobs that are done, together, and remove checkpoints that have served.
+
+    That of a failed job stays, for what stopped it may pass, as a full disk does.
+    """
     for root in {job.root for job, _ in done}:
         store = Store(root)
         store.write_many(r for job, records in done if job.root == root for r in records)
-    for job, _ in done:
-        for seed in job.seeds:
-            _checkpoint(Store(job.root), job, seed).unlink(missing_ok=True)
+    for job, records in done:
+        if all(map(_settled, records)):
+            for seed in job.seeds:
+                _checkpoint(Store(job.root), job, seed).unlink(missing_ok=True)
+
+
+def _settled(record: Record) -> bool:
+    """Whether the run has ended as it would end again: with a result, or diverged."""
+    return record.status == "ok" or (record.error or "").startswith(f"{DivergenceError.__name__}: ")
 
 
 def failed(job: Job, why: str) -> list[Record]:

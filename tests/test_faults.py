@@ -11,11 +11,13 @@ from typing import Any, Literal
 import psutil
 import pytest
 
+from reimpl import context as contexts
 from reimpl import planning
+from reimpl.context import Emit
 from reimpl.engines import room
-from reimpl.jobs import claim, undone
+from reimpl.jobs import Job, claim, execute, undone
 from reimpl.planning import Request, plan
-from reimpl.records import Store
+from reimpl.records import Record, Store
 from reimpl.reproduction import reproduce
 from tests.disturbing import (
     begin,
@@ -148,6 +150,55 @@ def test_ctrl_c_in_a_training_of_long_steps_leaves_a_checkpoint(
     os.killpg(parent.pid, signal.SIGINT)
     parent.communicate(timeout=30)
     assert len(checkpoints(runs)) == 1
+
+
+def in_step_150(paper: Path, *lines: str) -> None:
+    """Make the loss do this once, in the first training of a process."""
+    count = "global CALLS", "CALLS = globals().get('CALLS', 0) + 1", "if CALLS == 151:"
+    first_thing(paper, *count, *(f"    {line}" for line in lines), of="def loss(model, batch):")
+
+
+def only_job(paper: Path, runs: Path) -> Job:
+    asked = request(paper, runs, variants=("two-inputs",), seeds=1)
+    (job,) = [job for job in plan(asked, estimate=False).jobs if job.part == "train"]
+    return job
+
+
+def done(job: Job, emit: Emit = lambda _kind, _contents: None) -> Record:
+    made = execute(job, emit)
+    assert isinstance(made, list)
+    return made[0]
+
+
+def test_a_failed_run_goes_on_from_its_checkpoint(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "CHECKPOINT_EVERY", 0.0)
+    in_step_150(tiny_paper, "raise OSError(28, 'No space left on device')")
+    job = only_job(tiny_paper, tmp_path / "a")
+    assert "No space left on device" in (done(job).error or "")
+    assert len(checkpoints(job.root)) == 1
+    reports: list[float] = []
+    again = done(job, lambda kind, said: reports.append(said["done"]) if "done" in said else None)
+    assert min(reports) > 100
+    undisturbed = done(replace(job, root=tmp_path / "b"))
+    assert (again.status, again.measurements) == ("ok", undisturbed.measurements)
+    assert again.curves == undisturbed.curves
+    assert checkpoints(job.root) == []
+
+
+def test_a_run_that_diverged_leaves_no_checkpoint(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CHECKPOINT_EVERY", "LOOK_EVERY", "PROGRESS_EVERY"):
+        monkeypatch.setattr(contexts, name, 0.0)
+    in_step_150(tiny_paper, "return model(batch[0]).sum() * float('nan')")
+    job = only_job(tiny_paper, tmp_path / "runs")
+    kept: list[Path] = []
+    record = done(job, lambda _kind, _said: kept.extend(checkpoints(job.root)))
+    assert (record.error or "").startswith("DivergenceError: the loss became nan at step 150")
+    assert kept != []
+    assert checkpoints(job.root) == []
 
 
 def test_work_breaks_off_when_the_budget_is_spent_and_goes_on_from_there(
