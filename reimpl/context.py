@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -13,7 +14,7 @@ import torch
 
 from reimpl.claims import Metric
 from reimpl.environment import Clock
-from reimpl.errors import DivergenceError
+from reimpl.errors import DivergenceError, RecordError
 from reimpl.paper import Data, Seeds, Sources
 from reimpl.sharing import ALONE, Share
 
@@ -129,20 +130,26 @@ class RunContext:
         return STOP.is_set() or time.monotonic() - self._last_look >= LOOK_EVERY
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep `state`, at most every half minute: written under another name, synced, renamed."""
+        """Keep `state`, at most every half minute.
+
+        Raises:
+            RecordError: it cannot be written.
+            Stopped: it is written, and this process is asked to end.
+        """
         self._last_look = time.monotonic()
         if self.checkpoint_path is None:
             return
         if not STOP.is_set() and time.monotonic() - self._last_checkpoint < CHECKPOINT_EVERY:
             return
-        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.checkpoint_path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            kept = {"state": state, "curves": self.curves, "took": self.clock.took()}
-            torch.save(kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.checkpoint_path)
+        kept = {"state": state, "curves": self.curves, "took": self.clock.took()}
+        try:
+            _put(self.checkpoint_path, kept)
+        except Exception as error:
+            if (refusal := _refusal(error)) is None:
+                raise
+            why = refusal.strerror or refusal
+            hint = "Make room, or choose a folder that can be written"
+            raise RecordError(f"{self.checkpoint_path}: {why}. {hint}.") from None
         self._last_checkpoint = time.monotonic()
         if STOP.is_set():
             raise Stopped
@@ -159,6 +166,29 @@ class RunContext:
         self._before = None
         self.clock.goes_on(*kept.get("took", (0.0, 0.0)))  # older ones do not say
         return kept["state"]
+
+
+def _put(path: Path, kept: Mapping[str, Any]) -> None:
+    """Write under another name, sync, rename; what was written in part is removed."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(kept, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """What the file system said, which torch covers with an error of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 class Moments:

@@ -503,7 +503,7 @@ def _split(
                     left[name] = stamp
             elif name.endswith(".unreadable"):
                 found.unreadable.append(folder / name)
-            elif name.endswith(".tmp"):
+            elif name.endswith((".tmp", ".part")):
                 _remove_stale(folder / name)
     return known, left
 

@@ -441,6 +441,44 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_when_there_is_room
     assert again.verdicts == undisturbed.verdicts
 
 
+def test_a_checkpoint_that_fills_the_disk_is_one_line_and_leaves_the_room_that_there_was(
+    tiny_paper: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "CHECKPOINT_EVERY", 0.0)
+    often = "import reimpl.context", "reimpl.context.CHECKPOINT_EVERY = 0.0"
+    first_thing(tiny_paper, *often)
+    ballast = "self.register_buffer('ballast', torch.zeros(100_000))"  # 400 kB
+    code = tiny_paper / "__init__.py"
+    code.write_text(
+        code.read_text().replace("super().__init__()", f"super().__init__(); {ballast}")
+    )
+    asked = request(tiny_paper, tmp_path / "elsewhere", engine="inprocess")
+    undisturbed = reproduce(asked)
+    filler, runs = small_disk / "filler", small_disk / "runs"
+    filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize))
+    os.truncate(filler, filler.stat().st_size - 200 * 1024)
+    done = subprocess.run(command(tiny_paper, runs), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert ".ckpt: No space left on device" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list(runs.rglob("*.part")) == []
+    assert os.statvfs(small_disk).f_bavail > 0
+    filler.unlink()
+    again = reproduce(replace(asked, runs=runs))
+    assert (again.errors, measured(again)) == ([], measured(undisturbed))
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny" / "two-inputs"
+    folder.mkdir(parents=True)
+    old, new = (folder / f"0-12345678.{pid}.part" for pid in (11, 12))
+    for part in (old, new):
+        part.touch()
+    os.utime(old, (0, 0))
+    Store(tmp_path).read("tiny")
+    assert list(folder.iterdir()) == [new]
+
+
 def test_a_record_cut_anywhere_is_never_judged_and_the_run_is_made_again(
     tiny_paper: Path, tmp_path: Path
 ) -> None:

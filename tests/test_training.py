@@ -1,8 +1,10 @@
 import dataclasses
+import errno
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from reimpl import training, vectorised
 from reimpl.augmentation import random_crop, random_flip
 from reimpl.claims import Metric, Reaches, Variant
 from reimpl.context import Moments, Outcome, RunContext, Stopped
-from reimpl.errors import DivergenceError, PaperError
+from reimpl.errors import DivergenceError, PaperError, RecordError
 from reimpl.paper import Batch, Data, Paper, Seeds
 from reimpl.registry import Entry, find
 
@@ -305,6 +307,26 @@ def test_a_damaged_checkpoint_is_as_good_as_none(entry: Entry, tmp_path: Path) -
     (tmp_path / "run.ckpt").write_bytes(b"half a check")
     run = start(paper, variant, 0, tmp_path / "run.ckpt")
     assert training.train(paper, variant, run, metrics=metrics) == expected
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_and_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(kept: object, file: BinaryIO) -> None:
+        file.write(b"half a check")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")  # as torch covers it
+
+    place = tmp_path / "run.ckpt"
+    place.write_bytes(b"the one before")
+    monkeypatch.setattr(contexts, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(torch, "save", save)
+    context = RunContext(seeds=Seeds(0), sources={}, data=Data(train=()), checkpoint_path=place)
+    with pytest.raises(RecordError, match=r"run\.ckpt: No space left on device\. Make room"):
+        context.checkpoint({})
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the one before"]
 
 
 def test_long_curves_are_thinned_but_keep_their_ends() -> None:
