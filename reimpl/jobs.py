@@ -193,9 +193,13 @@ def failed(job: Job, why: str) -> list[Record]:
 
 
 def claim(job: Job) -> AbstractContextManager[bool]:
-    """Whether nobody else is making the same runs; the claim ends with the block."""
-    same = job.keys[0] if len(job.seeds) == 1 else f"{job.entry.slug}-{job.variant}"
-    return Store(job.root).claim(same)
+    """Whether nobody else is making the same runs; the claim ends with the block.
+
+    Seeds that train as one batch are claimed by their variant, one of them alone, too: another's
+    batch may hold it.
+    """
+    together = job.part == "train" and job.entry.claims.variant(job.variant).vectorised
+    return Store(job.root).claim(f"{job.entry.slug}-{job.variant}" if together else job.keys[0])
 
 
 def _kept(store: Store, job: Job) -> dict[int, Record]:

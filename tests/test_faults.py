@@ -158,8 +158,8 @@ def in_step_150(paper: Path, *lines: str) -> None:
     first_thing(paper, *count, *(f"    {line}" for line in lines), of="def loss(model, batch):")
 
 
-def only_job(paper: Path, runs: Path) -> Job:
-    asked = request(paper, runs, variants=("two-inputs",), seeds=1)
+def only_job(paper: Path, runs: Path, *, seeds: int = 1) -> Job:
+    asked = request(paper, runs, variants=("two-inputs",), seeds=seeds)
     (job,) = [job for job in plan(asked, estimate=False).jobs if job.part == "train"]
     return job
 
@@ -249,6 +249,27 @@ def test_what_another_is_making_is_left_to_the_end(tiny_paper: Path, tmp_path: P
     assert process.wait(timeout=60) == 0
     process.communicate()
     assert undone(first)[1] is None
+
+
+def test_one_seed_of_a_batch_is_not_made_while_another_makes_the_batch(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    claims = tiny_paper / "claims.toml"
+    claims.write_text(claims.read_text().replace("seeds = 5", "seeds = 5\nvectorised = true"))
+    one, three = (only_job(tiny_paper, tmp_path / "runs", seeds=seeds) for seeds in (1, 3))
+    assert (one.seeds, three.seeds) == ((0,), (0, 1, 2))
+    for first, second in ((one, three), (three, one)):
+        with claim(first) as granted, claim(second) as granted_too:
+            assert (granted, granted_too) == (True, False)
+
+
+def test_seeds_that_train_one_by_one_are_made_by_several_at_once(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    asked = request(tiny_paper, tmp_path / "runs", variants=("two-inputs",))
+    one, other = (job for job in plan(asked, estimate=False).jobs if job.part == "train")
+    with claim(one) as granted, claim(other) as granted_too:
+        assert (granted, granted_too) == (True, True)
 
 
 @pytest.mark.parametrize("engine", ["processes", "inprocess"])
