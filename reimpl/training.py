@@ -250,6 +250,21 @@ def count_flops(paper: Paper, model: nn.Module, batch: Batch) -> float:
     return float(counted.get_total_flops())
 
 
+def draws(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators from which a training on the device draws, by name."""
+    states = {"rng": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda_rng"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def draw_from(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Make the next draws be those that follow what `draws` gave; older ones lack the GPU's."""
+    torch.set_rng_state(states["rng"].cpu())
+    if device.type == "cuda" and "cuda_rng" in states:
+        torch.cuda.set_rng_state(states["cuda_rng"].cpu(), device)
+
+
 class Arithmetic:
     """The numbers that a network computes with: 32 bits, or those of one of Lightning's plugins.
 
@@ -373,8 +388,8 @@ class _Loop:
         self.moments = Moments(self.recipe.epochs, self.recipe.evaluate)
         self.targets = Targets(metrics, 1)
         self.order: Tensor | None = None
-        self.rng: Tensor | None = None
-        """The state of the draws with which the next block begins, when it is not the present."""
+        self.draws: dict[str, Tensor] | None = None
+        """The states of the draws with which the next block begins, when not the present ones."""
         self.last: dict[str, float] = {}
         self.optimiser = optimiser.build(self.model.parameters(), self.recipe)
         self.phases = optimiser.Phases(self.recipe, self.optimiser)
@@ -409,7 +424,7 @@ class _Loop:
         if self.arithmetic.scaler is not None:
             self.arithmetic.scaler.load_state_dict(state["scaler"])
         self.targets.first, self.last = state["targets"], state["last"]
-        self.rng = state["rng"].cpu()
+        self.draws = {name: state[name] for name in ("rng", "cuda_rng") if name in state}
         self.order = None  # of the epoch that the checkpoint lies in
 
     def block(self, begin: int, end: int, backward: Callable[[Tensor], None]) -> None:
@@ -436,9 +451,9 @@ class _Loop:
         """Draws go on as the checkpoint left them; other ranks have their own for each block."""
         if not self.share.leads:
             torch.manual_seed(self.context.seeds.integer("noise", self.share.rank, begin))
-        elif self.rng is not None:  # only now, for Lightning draws before the first block
-            torch.set_rng_state(self.rng)
-        self.rng = None
+        elif self.draws is not None:  # only now, for Lightning draws before the first block
+            draw_from(self.draws, self.context.device)
+        self.draws = None
 
     def one_step(self, step: int, backward: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
         batch, counts = self.share_at(step)
@@ -538,7 +553,7 @@ class _Loop:
             "optimiser": self.optimiser.state_dict(),
             "targets": self.targets.first,
             "last": self.last,
-            "rng": torch.get_rng_state(),
+            **draws(self.context.device),
             "scaler": self.arithmetic.scaler.state_dict() if self.arithmetic.scaler else None,
         }
 

@@ -509,6 +509,34 @@ def test_a_scaled_run_that_is_stopped_goes_on_to_the_same_bits(
     assert training.train(paper, variant, again, metrics=metrics) == expected
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_a_run_on_a_gpu_goes_on_with_the_gpus_draws(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch, older: bool
+) -> None:
+    gpu, then, later = torch.device("cuda", 1), torch.tensor([1]), torch.tensor([2])
+    states = {gpu: then}  # of a GPU that is not there
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: states.update({device: state})
+    )
+    variant, metrics = entry.claims.variant("two-inputs"), entry.claims.metrics
+    first, again = (
+        training._Loop(entry.load(), variant, start(entry.load(), variant, 0), metrics)
+        for _ in range(2)
+    )
+    first.context.device = again.context.device = gpu
+    kept = first.state()
+    if older:
+        del kept["cuda_rng"]
+    drawn = torch.rand(3)
+    states[gpu] = later
+    monkeypatch.setattr(RunContext, "resume", lambda _: kept)
+    again.begin()
+    again.seed(0)
+    assert torch.equal(torch.rand(3), drawn)
+    assert states[gpu] is (later if older else then)
+
+
 def test_what_a_paper_watches_and_inspects_has_all_bits(entry: Entry) -> None:
     seen: list[torch.dtype] = []
 
