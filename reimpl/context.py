@@ -129,6 +129,11 @@ class RunContext:
         """Whether to look up after this step: a second has passed, or somebody wants us to end."""
         return STOP.is_set() or time.monotonic() - self._last_look >= LOOK_EVERY
 
+    def ahead(self, steps: int) -> int:
+        """Steps up to the next look, when so many have taken the time since the last one."""
+        seconds = time.monotonic() - self._last_look
+        return max(1, int(steps * LOOK_EVERY / max(seconds, 1e-9)))
+
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep `state`, at most every half minute.
 

@@ -6,7 +6,7 @@ runs a plain loop, which offers a checkpoint every second where steps are long.
 
 A training that is shared takes the same steps on the same batches as one process would, up to
 rounding: each process weighs the loss of its rows so that the mean of the gradients is the
-gradient of the whole batch.
+gradient of the whole batch. Its processes agree, by the clock of rank 0, on where they look up.
 """
 
 import copy
@@ -390,6 +390,10 @@ class _Loop:
         self.order: Tensor | None = None
         self.draws: dict[str, Tensor] | None = None
         """The states of the draws with which the next block begins, when not the present ones."""
+        self.others: Tensor | None = None
+        """The states of the draws of all processes, a row each, where a training is shared."""
+        self.next = 1
+        """The step after which the processes of a shared training look up."""
         self.last: dict[str, float] = {}
         self.optimiser = optimiser.build(self.model.parameters(), self.recipe)
         self.phases = optimiser.Phases(self.recipe, self.optimiser)
@@ -424,8 +428,21 @@ class _Loop:
         if self.arithmetic.scaler is not None:
             self.arithmetic.scaler.load_state_dict(state["scaler"])
         self.targets.first, self.last = state["targets"], state["last"]
-        self.draws = {name: state[name] for name in ("rng", "cuda_rng") if name in state}
+        self.next = self.step + 1
+        self.draws = self.resumed(state)
         self.order = None  # of the epoch that the checkpoint lies in
+
+    def resumed(self, state: Mapping[str, Any]) -> dict[str, Tensor] | None:
+        """Where the draws go on; those of other ranks begin anew with each block."""
+        if self.share.leads:
+            return {name: state[name] for name in ("rng", "cuda_rng") if name in state}
+        rows = state.get("others")
+        if self.step % BLOCK == 0 or rows is None or len(rows) != self.share.world:
+            return None
+        here = draws(self.context.device)
+        # copies, for torch crashes when it takes a state from the middle of a tensor
+        parts = rows[self.share.rank].split([len(t) for t in here.values()])
+        return {name: part.clone() for name, part in zip(here, parts, strict=True)}
 
     def block(self, begin: int, end: int, backward: Callable[[Tensor], None]) -> None:
         """The steps from `begin` up to `end`, with the evaluations that fall due."""
@@ -436,7 +453,8 @@ class _Loop:
             epoch, rest = divmod(step + 1, self.per_epoch)
             if rest == 0 and self.moments.due(epoch):
                 self.measure(epoch)
-            if step + 1 == end or (self.share.alone and self.context.due()):
+            due = self.context.due() if self.share.alone else step + 1 == self.next
+            if due or step + 1 == end:
                 self.look(step + 1, losses)
                 losses = []
 
@@ -444,15 +462,27 @@ class _Loop:
         """Divergence, progress and checkpoint after the steps up to `end`."""
         self.guard(self.step, losses)
         self.step = end
+        if not self.share.alone:
+            self.agree(len(losses))
         self.context.progress(end, self.steps, **self.last)
         self.context.checkpoint(self.state())
 
+    def agree(self, steps: int) -> None:
+        """Hear from rank 0 when to look up next, and from all where their draws stand."""
+        mine = torch.cat(list(draws(self.context.device).values()))
+        told = torch.zeros(self.share.world, 1 + len(mine), device=self.context.device)
+        told[self.share.rank, 0] = min(self.context.ahead(steps), BLOCK)
+        told[self.share.rank, 1:] = mine
+        told = (self.share.total(told) * self.share.world).round()
+        self.next = self.step + int(told[0, 0])
+        self.others = told[:, 1:].to(torch.uint8)
+
     def seed(self, begin: int) -> None:
         """Draws go on as the checkpoint left them; other ranks have their own for each block."""
-        if not self.share.leads:
-            torch.manual_seed(self.context.seeds.integer("noise", self.share.rank, begin))
-        elif self.draws is not None:  # only now, for Lightning draws before the first block
+        if self.draws is not None:  # only now, for Lightning draws before the first block
             draw_from(self.draws, self.context.device)
+        elif not self.share.leads:
+            torch.manual_seed(self.context.seeds.integer("noise", self.share.rank, begin))
         self.draws = None
 
     def one_step(self, step: int, backward: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
@@ -554,6 +584,7 @@ class _Loop:
             "targets": self.targets.first,
             "last": self.last,
             **draws(self.context.device),
+            "others": self.others,
             "scaler": self.arithmetic.scaler.state_dict() if self.arithmetic.scaler else None,
         }
 
@@ -597,5 +628,8 @@ class _Blocks(IterableDataset[tuple[int, int]]):
         self.loop = loop
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for begin in range(self.loop.step, self.loop.steps, BLOCK):
-            yield begin, min(begin + BLOCK, self.loop.steps)
+        begin = self.loop.step
+        while begin < self.loop.steps:
+            end = min(begin - begin % BLOCK + BLOCK, self.loop.steps)
+            yield begin, end
+            begin = end

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import psutil
@@ -13,7 +14,7 @@ import pytest
 
 from reimpl import context as contexts
 from reimpl import planning
-from reimpl.context import Emit
+from reimpl.context import Emit, Stopped
 from reimpl.engines import room
 from reimpl.jobs import Job, claim, execute, undone
 from reimpl.planning import Request, plan
@@ -158,8 +159,8 @@ def in_step_150(paper: Path, *lines: str) -> None:
     first_thing(paper, *count, *(f"    {line}" for line in lines), of="def loss(model, batch):")
 
 
-def only_job(paper: Path, runs: Path, *, seeds: int = 1) -> Job:
-    asked = request(paper, runs, variants=("two-inputs",), seeds=seeds)
+def only_job(paper: Path, runs: Path, **more: Any) -> Job:
+    asked = request(paper, runs, **{"variants": ("two-inputs",), "seeds": 1, **more})
     (job,) = [job for job in plan(asked, estimate=False).jobs if job.part == "train"]
     return job
 
@@ -185,6 +186,31 @@ def test_a_failed_run_goes_on_from_its_checkpoint(
     assert (again.status, again.measurements) == ("ok", undisturbed.measurements)
     assert again.curves == undisturbed.curves
     assert checkpoints(job.root) == []
+
+
+@pytest.mark.slow
+def test_a_shared_run_of_long_steps_goes_on_to_the_same_bits_from_within_a_block(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_thing(
+        tiny_paper,
+        "X, y = batch",
+        "batch = nn.functional.dropout(X, 0.2, model.training), y",
+        of="def loss(model, batch):",
+    )
+    undisturbed = done(only_job(tiny_paper, tmp_path / "a", devices=2))
+    stop = Event()
+    monkeypatch.setattr(contexts, "STOP", stop)
+    monkeypatch.setattr(contexts, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
+    job = only_job(tiny_paper, tmp_path / "b", devices=2)
+    with pytest.raises(Stopped):
+        done(job, lambda _kind, said: stop.set() if said.get("done") == 137 else None)
+    stop.clear()
+    reports: list[float] = []
+    again = done(job, lambda kind, said: reports.append(said["done"]) if "done" in said else None)
+    assert (again.error, reports[:1]) == (None, [138])
+    assert (again.measurements, again.curves) == (undisturbed.measurements, undisturbed.curves)
 
 
 def test_a_run_that_diverged_leaves_no_checkpoint(

@@ -179,12 +179,10 @@ def test_a_run_of_long_steps_is_stopped_after_one_and_goes_on_to_the_same_bits(
         training.train(
             paper, variant, start(paper, variant, 1, tmp_path / "run.ckpt"), metrics=metrics
         )
+    assert torch.load(tmp_path / "run.ckpt")["state"]["step"] == 37
     again = start(paper, variant, 1, tmp_path / "run.ckpt")
-    done: list[float] = []
-    again.emit = lambda kind, said: done.append(said["done"]) if kind == "progress" else None
     assert training.train(paper, variant, again, metrics=metrics) == expected
     assert again.curves == whole.curves
-    assert done[0] == 37 + training.BLOCK
 
 
 def test_a_batch_of_long_steps_is_stopped_after_one_and_goes_on_to_the_same_bits(
@@ -298,6 +296,18 @@ def test_a_seed_that_diverges_takes_no_other_with_it(entry: Entry) -> None:
         for o in alone
         if isinstance(o, Outcome)
     ]
+
+
+@pytest.mark.parametrize(("took", "ahead"), [(0.25, 40), (4.0, 2), (99.0, 1)])
+def test_processes_that_share_a_training_look_up_about_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, took: float, ahead: int
+) -> None:
+    clock = [50.0]
+    monkeypatch.setattr(contexts.time, "monotonic", lambda: clock[0])
+    context = RunContext(seeds=Seeds(0), sources={}, data=Data(train=()))
+    context.checkpoint({})  # where it looks
+    clock[0] += took
+    assert context.ahead(10) == ahead
 
 
 def test_a_damaged_checkpoint_is_as_good_as_none(entry: Entry, tmp_path: Path) -> None:
