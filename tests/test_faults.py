@@ -237,7 +237,7 @@ def test_work_breaks_off_when_the_budget_is_spent_and_goes_on_from_there(
     cut = reproduce(replace(asked, budget_s=4.0), planned=[made], say=said.append)
     left = len(made.jobs) - len(cut.fresh)
     assert left > 0
-    assert said == [f"the budget is spent; the same command goes on with the {left} runs left"]
+    assert said == [f"the budget is spent; the same command goes on, {left} left to run"]
     assert measured(reproduce(asked)) == undisturbed
 
 
