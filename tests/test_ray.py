@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
@@ -98,6 +99,72 @@ def test_a_run_whose_worker_always_dies_is_an_error_and_the_others_are_kept(
     assert all("2 of its workers" in (r.error or "") for r in result.errors)
     kept = {(r.variant, r.seed) for r in result.fresh if r.part == "train" and r.status == "ok"}
     assert kept == {("two-inputs", 0), ("one-input", 0)}
+
+
+@pytest.mark.slow
+def test_a_run_that_exits_is_an_error_in_the_words_of_the_other_engine(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    first_thing(tiny_paper, "if seeds.seed == 1:", "    raise SystemExit(3)")
+    one = {"variants": ("two-inputs",), "claims": ("test-error",)}
+    there = reproduce(request(tiny_paper, tmp_path / "a", address=two_nodes.address, **one))
+    here = reproduce(request(tiny_paper, tmp_path / "b", engine="processes", workers=1, **one))
+    said = [(r.seed, r.error) for r in there.errors]
+    assert said == [(1, "its process was ended with status 3, 2 times")]
+    assert said == [(r.seed, r.error) for r in here.errors]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What `_do` says; filled outside of any cluster."""
+    monkeypatch.setattr(engine.ray, "get_runtime_context", MagicMock())
+    return []
+
+
+def do(job: Job, runs: Path, sent: list[tuple[str, Any]]) -> tuple[str, Any]:
+    freight = engine._Freight(mark=runs, paper=str(job.entry.folder), model=None)
+    engine._do(job, freight, lambda *message: sent.append(message))
+    return sent[-1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, MemoryError])
+def test_whatever_a_run_raises_ends_with_a_word_to_the_driver(
+    tiny_paper: Path,
+    tmp_path: Path,
+    sent: list[tuple[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    monkeypatch.setattr(engine, "_done", MagicMock(side_effect=error("enough")))
+    kind, why = do(job(tiny_paper, tmp_path), tmp_path, sent)
+    assert kind == "broken"
+    assert f"{error.__name__}: enough" in why
+
+
+def test_a_node_on_which_torch_cannot_be_loaded_says_why(
+    tiny_paper: Path,
+    tmp_path: Path,
+    sent: list[tuple[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = job(tiny_paper, tmp_path)
+    monkeypatch.delitem(sys.modules, "reimpl.context", raising=False)
+    monkeypatch.setattr("builtins.__import__", unless("reimpl.context", OSError("no libcudart")))
+    kind, error = do(first, tmp_path, sent)
+    assert kind == "refused"
+    assert str(error) == "a worker cannot begin: OSError: no libcudart"
+
+
+def unless(name: str, error: Exception) -> Any:
+    """An `import` that breaks for one module."""
+    usual = __import__
+
+    def imported(wanted: str, *more: Any, **other: Any) -> Any:
+        if wanted == name:
+            raise error
+        return usual(wanted, *more, **other)
+
+    return imported
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def connected(address: str | None, code: Path, *, workers: int | None) -> Iterat
             )
     except (Exception, SystemExit) as error:  # Ray's own are of every kind
         hint = f" ({TOKEN_HINT})" if address and "RAY_AUTH_MODE" not in os.environ else ""
-        raise RequestError(f"{where}: {_one_line(error)}{hint}") from error
+        raise RequestError(f"{where}: {one_line(error)}{hint}") from error
     try:
         yield
     finally:
@@ -205,7 +205,8 @@ def _answers(host: str, port: int) -> bool:
         return connection.recv(9)[3:4] == bytes((SETTINGS_FRAME,))
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Its kind and what it says."""
     said = " ".join(str(error).split())
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 

@@ -57,7 +57,7 @@ PATIENCE = 300.0
 """Seconds in which a cluster may find a node for what none can take; one that grows needs some."""
 ROOT = Path(__file__).parents[2]
 """Where our code lies; on a worker, the parcel."""
-ENDS = ("done", "refused", "broken", "stopped", "again")
+ENDS = ("done", "refused", "broken", "died", "stopped", "again")
 
 Message = tuple[str, Any]
 
@@ -252,11 +252,15 @@ class _Driver:
 
     def messages(self, task: Any, flight: _Flight) -> list[Message]:
         try:
-            return ray.get(next(task))
+            said = ray.get(next(task))
         except (RuntimeEnvSetupError, TaskUnschedulableError, RayTaskError) as error:
             return [("refused", RequestError(f"a worker cannot begin: {_last(error)}"))]
         except (RayError, StopIteration) as error:
             return [self.lost(flight, error)]
+        if said[-1][0] == "died":
+            flight.worker_died += 1
+            said[-1] = self.fate(flight, f"its process was {said[-1][1]}, {TRIES} times")
+        return said
 
     def kept(self) -> Iterator[Event]:
         """Write the records of what is done, together, and let others see them."""
@@ -269,15 +273,18 @@ class _Driver:
             yield Event(kind="done", job=flight.job, contents={"result": result})
 
     def lost(self, flight: _Flight, error: Exception) -> Message:
-        """Whether a job whose task died is sent again, or else why not."""
+        """What becomes of a job whose task died."""
         if isinstance(error, NodeDiedError):
             flight.node_died += 1
         else:
             flight.worker_died += 1
-        if flight.worker_died < TRIES and flight.node_died < NODES:
-            return "again", None
         died = f"{flight.worker_died} of its workers and {flight.node_died} of its nodes died"
-        return "broken", f"{died}: {_last(error)}"
+        return self.fate(flight, f"{died}: {_last(error)}")
+
+    def fate(self, flight: _Flight, why: str) -> Message:
+        """Whether a job that was cut off is sent again, or else why not."""
+        again = flight.worker_died < TRIES and flight.node_died < NODES
+        return ("again", None) if again else ("broken", why)
 
     def signed(self, job: Job, record: Record) -> Record:
         """The record with what the driver alone knows: the state of its checkout."""
@@ -369,22 +376,38 @@ def _stop(*_: object) -> None:
 
 
 def _do(job: Job, freight: _Freight, send: Callable[[str, Any], None]) -> None:
+    """Send how the job goes and, whatever happens, how it ended: the driver waits for that."""
     send("started", {"node": ray.get_runtime_context().get_node_id()})
+    try:
+        send(*_ended(job, freight, lambda kind, contents: send(kind, dict(contents))))
+    except ReimplError as error:
+        send("refused", error)
+    except SystemExit as error:
+        send("died", f"ended with status {_status(error)}")
+    except BaseException:
+        send("broken", traceback.format_exc())
+
+
+def _ended(job: Job, freight: _Freight, emit: Callable[[str, Mapping[str, Any]], None]) -> Message:
     try:
         from reimpl.context import STOP, Stopped
     except ImportError as error:
-        send("refused", RequestError(f"a worker lacks a package: {error}"))
-        return
+        raise RequestError(f"a worker lacks a package: {error}") from None
+    except Exception as error:  # a library of torch's that is not there, or not for this machine
+        raise RequestError(f"a worker cannot begin: {cluster.one_line(error)}") from None
     STOP.clear()
     try:
         with jobs.computing(job.threads):
-            send("done", _done(job, freight, lambda kind, contents: send(kind, dict(contents))))
-    except ReimplError as error:
-        send("refused", error)
+            return "done", _done(job, freight, emit)
     except Stopped:
-        send("stopped", "it was asked to stop")
-    except Exception:
-        send("broken", traceback.format_exc())
+        return "stopped", "it was asked to stop"
+
+
+def _status(error: SystemExit) -> int:
+    """With what status a process ends that raises it."""
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
 
 
 def _done(
