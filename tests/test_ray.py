@@ -17,7 +17,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from reimpl.engines import check_ray, cluster
+from reimpl.engines import Room, check_ray, cluster
 from reimpl.engines import ray as engine
 from reimpl.errors import RequestError
 from reimpl.jobs import Job
@@ -54,10 +54,11 @@ def kill(nodes: Cluster, name: str) -> None:
             process.kill()
 
 
-def nothing(paper: Path) -> None:
-    """A paper whose runs do nothing."""
+def nothing(paper: Path, but: str = "None") -> None:
+    """A paper whose runs do nothing, or only that."""
     code = paper / "__init__.py"
-    fit = "    fit=lambda variant, context: {'test/error': 15.9},\n    example=example,\n"
+    fit = f"    fit=lambda variant, context: ({but}, {{'test/error': 15.9}})[1],\n"
+    fit += "    example=example,\n"
     code.write_text(code.read_text().replace("    example=example,\n", fit))
 
 
@@ -122,7 +123,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
 
 
 def do(job: Job, runs: Path, sent: list[tuple[str, Any]]) -> tuple[str, Any]:
-    freight = engine._Freight(mark=runs, paper=str(job.entry.folder), model=None)
+    freight = engine._Freight(bell=MagicMock(), mark=runs, paper=str(job.entry.folder), model=None)
     engine._do(job, freight, lambda *message: sent.append(message))
     return sent[-1]
 
@@ -191,6 +192,50 @@ def test_ctrl_c_keeps_what_is_done_and_checkpoints_and_the_same_command_goes_on(
     assert len(went_on.fresh) + kept == 5
     assert measured(went_on) == measured(undisturbed)
     assert list(runs.glob("tiny*/*/*.ckpt")) == []
+
+
+def seconds_to_break_off(jobs: list[Job], address: str | None, *, after: str) -> float:
+    """How long the engine takes to end once every run has told such an event."""
+    events, told = engine.run(jobs, Room(threads=2), address=address), set[str]()
+    while len(told) < len(jobs):
+        event = next(events)
+        told |= {event.job.name} if event.kind == after else set()
+    began = time.monotonic()
+    events.close()
+    return time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_a_run_that_evaluates_every_epoch_writes_its_checkpoint_when_work_breaks_off(
+    slow_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    claims, runs = slow_paper / "claims.toml", tmp_path / "runs"
+    claims.write_text(claims.read_text().replace("evaluate = 100", "evaluate = 1"))
+    first_thing(slow_paper, "import time", "time.sleep(0.01)", of="def loss(model, batch):")
+    planned = plan(request(slow_paper, runs), estimate=False)
+    training = [job for job in planned.jobs if job.part == "train" and job.seeds == (1,)]
+    assert seconds_to_break_off(training, two_nodes.address, after="point") < engine.GRACE + 5
+    assert len(list(runs.glob("tiny*/*/*.ckpt"))) == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_does_not_hear_is_given_up_when_its_time_is_over(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    nothing(tiny_paper, "__import__('time').sleep(100)")
+    one = job(tiny_paper, tmp_path / "runs")
+    took = seconds_to_break_off([one], two_nodes.address, after="started")
+    assert engine.GRACE <= took < engine.GRACE + 5
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_soon_after_the_work_broke_off_is_kept(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    nothing(tiny_paper, "__import__('time').sleep(2)")
+    one, runs = job(tiny_paper, tmp_path / "runs"), tmp_path / "runs"
+    seconds_to_break_off([one], two_nodes.address, after="started")
+    assert len(list(runs.glob("tiny*/two-inputs/*.json"))) == 1
 
 
 @pytest.mark.slow

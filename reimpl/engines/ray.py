@@ -6,10 +6,12 @@ whose worker or node is lost is sent again: it goes on from its checkpoint, or f
 that folder cannot be seen.
 """
 
+import asyncio
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import deque
@@ -20,7 +22,6 @@ from functools import cache
 from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -32,6 +33,7 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
     TaskUnschedulableError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from reimpl import data, jobs
 from reimpl.claims import Source
@@ -51,6 +53,10 @@ TELL_EVERY = 0.2
 """Seconds between two reports of a worker."""
 GATHER = 0.01
 """Seconds that a first report waits for others, so that the disk is waited for once."""
+LISTEN = 0.05
+"""Seconds between looks at what has ended, when work breaks off."""
+LISTENERS = 100_000
+"""The most workers that wait for the bell."""
 LOOK_EVERY = 5.0
 """Seconds between looks at the nodes that there are."""
 PATIENCE = 300.0
@@ -59,6 +65,9 @@ ROOT = Path(__file__).parents[2]
 """Where our code lies; on a worker, the parcel."""
 ENDS = ("done", "refused", "broken", "died", "stopped", "again")
 
+OFF = threading.Event()
+"""On a worker: work breaks off. Set once, as a worker serves one driver and ends with it."""
+
 Message = tuple[str, Any]
 
 
@@ -66,6 +75,8 @@ Message = tuple[str, Any]
 class _Freight:
     """What every job takes with it."""
 
+    bell: Any
+    """Rings when work breaks off."""
     mark: Path
     """A file in the driver's folder of records: a worker that sees it sees that folder."""
     paper: str
@@ -83,6 +94,8 @@ class _Flight:
     left: Job
     kept: list[Record]
     claim: ExitStack
+    begun: bool = False
+    """Whether it is known to be on a worker."""
     worker_died: int = 0
     node_died: int = 0
 
@@ -115,6 +128,7 @@ def run(
     ):
         sources = sources_read(first.entry.claims, jobs) if address else {}
         freight = _Freight(
+            bell=_bell(),
             mark=mark,
             paper=parcel.paper,
             model=parcel.model,
@@ -207,6 +221,7 @@ class _Driver:
         while len(self.flying) < self.window and (self.again or tried < len(self.waiting)):
             flight = self.again.popleft() if self.again else self.claimed(self.waiting.popleft())
             if isinstance(flight, _Flight):
+                flight.begun = False
                 self.flying[_task(flight.left).remote(flight.left, self.freight)] = flight
             else:
                 tried += flight.kind == "taken"
@@ -235,6 +250,7 @@ class _Driver:
 
     def told(self, task: Any) -> Iterator[Event]:
         flight = self.flying[task]
+        flight.begun = True
         for kind, contents in self.messages(task, flight):
             if kind not in ENDS:
                 yield Event(kind=kind, job=flight.job, contents=contents)  # type: ignore[arg-type]
@@ -250,9 +266,13 @@ class _Driver:
                 kind = "refused" if kind == "refused" else "lost"
                 yield Event(kind=kind, job=flight.job, contents={name: contents})
 
-    def messages(self, task: Any, flight: _Flight) -> list[Message]:
+    def messages(
+        self, task: Any, flight: _Flight, *, patience: float | None = None
+    ) -> list[Message]:
+        """What a task says next, for which it has so many seconds, or as many as it wants."""
         try:
-            said = ray.get(next(task))
+            report = task._next_sync(patience)
+            said = [("silent", None)] if report.is_nil() else ray.get(report)
         except (RuntimeEnvSetupError, TaskUnschedulableError, RayTaskError) as error:
             return [("refused", RequestError(f"a worker cannot begin: {_last(error)}"))]
         except (RayError, StopIteration) as error:
@@ -293,28 +313,68 @@ class _Driver:
     # Back
 
     def recall(self) -> None:
-        """Cancel what is queued; what runs writes a checkpoint first, and what is done is kept."""
-        for task in self.flying:
-            ray.cancel(task)
+        """Cancel what is queued; what runs has a moment to end or to write a checkpoint."""
         until = time.monotonic() + GRACE
+        if self.flying:
+            self.call_off()
         while self.flying and time.monotonic() < until:
-            for task in ray.wait(list(self.flying), num_returns=1, timeout=GRACE)[0]:
+            flying = list(self.flying)
+            for task in ray.wait(flying, num_returns=len(flying), timeout=LISTEN)[0]:
                 self.back(task)
         for task, flight in self.flying.items():
             ray.cancel(task, force=True)
             flight.claim.close()
+        for flight in self.again:
+            flight.claim.close()
         for _ in self.kept():
             pass
 
+    def call_off(self) -> None:
+        """Tell what runs to break off, and Ray to forget the rest.
+
+        Ray would drop all that a cancelled task yet says, so what runs is not cancelled.
+        """
+        self.freight.bell.ring.remote()
+        queued = [task for task, flight in self.flying.items() if not flight.begun]
+        begun = ray.wait(queued, num_returns=len(queued), timeout=0)[0] if queued else []
+        for task in set(queued) - set(begun):
+            ray.cancel(task)
+
     def back(self, task: Any) -> None:
-        """What a task still says: a result is kept, all else has been cancelled."""
-        kind, contents = self.messages(task, self.flying[task])[-1]
+        """What a task still says: a result is kept, all else is as good as cancelled."""
+        # Ray says of a cancelled task at once that it is ready, though it may yet run
+        kind, contents = self.messages(task, self.flying[task], patience=GATHER)[-1]
         if kind in ENDS:
             flight = self.flying.pop(task)
             if kind == "done":
                 self.done.append((flight, [self.signed(flight.job, r) for r in contents]))
             else:
                 flight.claim.close()
+
+
+class _Bell:
+    """Rings at most once; an actor, because all workers of a cluster can listen to one."""
+
+    def __init__(self) -> None:
+        self.rung = asyncio.Event()
+
+    async def ring(self) -> None:
+        self.rung.set()
+
+    async def heard(self) -> None:
+        await self.rung.wait()
+
+
+def _bell() -> Any:
+    """A bell on the driver's own machine, so that no other that is lost takes it along."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return (
+        ray.remote(_Bell)
+        .options(  # type: ignore[attr-defined]
+            num_cpus=0, max_concurrency=LISTENERS, scheduling_strategy=here
+        )
+        .remote()
+    )
 
 
 def _last(error: Exception) -> str:
@@ -345,17 +405,18 @@ def _remote(wanted: tuple[tuple[str, float], ...]) -> Any:
 def _work(job: Job, freight: _Freight) -> Iterator[list[Message]]:
     """Do a job and tell what happens, several messages at a time."""
     said: SimpleQueue[Message] = SimpleQueue()
-    signal.signal(signal.SIGINT, _stop)  # so that a cancelled run writes its checkpoint
+    signal.signal(signal.SIGINT, _stop)  # a run may begin as Ray cancels it
 
     def send(kind: str, contents: Any) -> None:
         said.put((kind, contents))
 
-    Thread(target=_do, args=(job, freight, send), daemon=True).start()
+    threading.Thread(target=_do, args=(job, freight, send), daemon=True).start()
     last = ""
     while last not in ENDS:
         messages = list(_heard(said))
         if messages:
             last = messages[-1][0]
+        if messages and (last in ENDS or not OFF.is_set()):  # Ray ends a cancelled task that yields
             yield messages
 
 
@@ -371,8 +432,18 @@ def _heard(said: "SimpleQueue[Message]") -> Iterator[Message]:
 
 
 def _stop(*_: object) -> None:
-    if "reimpl.context" in sys.modules:
-        sys.modules["reimpl.context"].STOP.set()
+    OFF.set()
+    stop = getattr(sys.modules.get("reimpl.context"), "STOP", None)  # torch may be loading yet
+    if stop is not None:
+        stop.set()
+
+
+@cache
+def _listen(bell: Any) -> Any:
+    """Stop when the bell rings; a bell that is lost tells nothing. Waiting would free the core."""
+    heard = bell.heard.remote()
+    heard.future().add_done_callback(lambda told: told.exception() or _stop())
+    return heard
 
 
 def _do(job: Job, freight: _Freight, send: Callable[[str, Any], None]) -> None:
@@ -395,7 +466,9 @@ def _ended(job: Job, freight: _Freight, emit: Callable[[str, Mapping[str, Any]],
         raise RequestError(f"a worker lacks a package: {error}") from None
     except Exception as error:  # a library of torch's that is not there, or not for this machine
         raise RequestError(f"a worker cannot begin: {cluster.one_line(error)}") from None
-    STOP.clear()
+    _listen(freight.bell)
+    if OFF.is_set():
+        STOP.set()
     try:
         with jobs.computing(job.threads):
             return "done", _done(job, freight, emit)
