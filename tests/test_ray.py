@@ -272,6 +272,20 @@ def test_of_many_runs_that_do_nothing_none_is_lost_and_none_made_twice(
     assert len(list(runs.glob("tiny*/two-inputs/*.json"))) == count
 
 
+@pytest.mark.parametrize(("files", "runs"), [(1024, 384), (100, 1), (-1, 3200)])
+def test_no_more_runs_are_under_way_than_files_may_be_open(
+    tiny_paper: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: int,
+    runs: int,
+) -> None:
+    monkeypatch.setattr(cluster, "cpus", lambda: 1600)
+    monkeypatch.setattr(engine.resource, "getrlimit", lambda _which: (files, files))
+    driver = engine._Driver([job(tiny_paper, tmp_path)], MagicMock(), most=None)
+    assert driver.window == runs
+
+
 # What travels
 
 

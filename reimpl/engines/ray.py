@@ -7,6 +7,7 @@ that folder cannot be seen.
 """
 
 import asyncio
+import resource
 import shutil
 import signal
 import sys
@@ -49,6 +50,8 @@ NODES = 10
 """How often a job is begun whose node dies: machines that can be taken away go in numbers."""
 WAITING = 16
 """The least number of tasks that Ray knows of; of more it has twice what can run at once."""
+FILES = 256
+"""Open files that are left to Ray, torch and the records."""
 TELL_EVERY = 0.2
 """Seconds between two reports of a worker."""
 GATHER = 0.01
@@ -197,7 +200,7 @@ class _Driver:
                 self.check_room()
 
     def _window(self) -> int:
-        return self.most or max(WAITING, 2 * cluster.cpus())
+        return min(self.most or max(WAITING, 2 * cluster.cpus()), _files_allow())
 
     def check_room(self) -> None:
         """Give up on a cluster that has had no node for such a run in a long while.
@@ -380,6 +383,12 @@ def _bell() -> Any:
 def _last(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
+
+
+def _files_allow() -> int:
+    """The most runs for which this process may open files: a claim, and a line to the worker."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else max(1, (most - FILES) // 2)
 
 
 # On a worker
