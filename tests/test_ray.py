@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -6,9 +8,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -402,7 +405,27 @@ def closed(silent: str) -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("there", ["silent", "closed"])
+SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+@pytest.fixture
+def polite() -> Iterator[str]:
+    """Where something speaks HTTP/2, as Ray does, and never answers a question."""
+    with ExitStack() as talks, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    talks.enter_context(server.accept()[0]).sendall(SETTINGS)
+
+        waiting = Thread(target=serve)
+        waiting.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        waiting.join()
+
+
+@pytest.mark.parametrize("there", ["silent", "closed", "polite"])
 def test_an_address_that_does_not_answer_is_one_line_within_20_seconds(
     tiny_paper: Path, tmp_path: Path, there: str, request: Any
 ) -> None:
@@ -421,6 +444,8 @@ def test_an_address_that_does_not_answer_is_one_line_within_20_seconds(
     ("address", "said"),
     [
         ("nonsense", "HOST:PORT"),
+        ("foo..bar:6379", "no cluster answers"),
+        ("127.0.0.1:99999", "no cluster answers"),
         ("ray://head:10001", "ray job submit"),
         ("auto", "in no Ray cluster"),
     ],
@@ -432,6 +457,55 @@ def test_an_address_that_cannot_be_one_says_what_to_write(
     with (
         pytest.raises(RequestError, match=f"--address {address}: .*{said}"),
         cluster.connected(address, tmp_path, workers=None),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_the_port_of_another_process_of_rays_is_told_from_that_of_the_head(
+    tmp_path: Path, two_nodes: Cluster
+) -> None:
+    node: Any = two_nodes.head_node
+    address = f"{node.node_ip_address}:{node.node_manager_port}"
+    with (
+        pytest.raises(RequestError, match=r"leads no cluster; write .* `ray start --head` prints"),
+        cluster.connected(address, tmp_path, workers=None),
+    ):
+        pass
+    there = cluster.nodes_at(str(two_nodes.address))
+    assert sorted(node.get("CPU", 0) for node in there) == [0, 1, 1]
+
+
+MISSING = "AuthenticationError: RPC error: InvalidAuthToken: Authentication token is missing"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said", "logged", "hint"),
+    [
+        ("disabled", MISSING, "", "RAY_AUTH_MODE=token set here"),
+        ("token", MISSING, "", r"must hold the one that its head has"),
+        ("token", "", "Check failed: couldn't find an authentication token", r"~/\.ray/auth_token"),
+    ],
+)
+def test_a_token_that_is_missing_or_wrong_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, mode: str, said: str, logged: str, hint: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    line = str(cluster._mistake("head:6379", said, logged))
+    assert "\n" not in line
+    assert re.search(f"--address head:6379: the token is missing or wrong; .*{hint}", line)
+
+
+@pytest.mark.parametrize(
+    "error", [shutil.Error([("a", "b", "No space left")]), OSError("No space left")]
+)
+def test_a_full_folder_of_temporary_files_says_what_to_set(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    monkeypatch.setattr(cluster.shutil, "copytree", MagicMock(side_effect=error))
+    with (
+        pytest.raises(RequestError, match=r"packed for Ray \(No space left\); set TMPDIR"),
+        cluster.packed(job(tiny_paper, tmp_path)),
     ):
         pass
 

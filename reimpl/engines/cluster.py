@@ -5,14 +5,18 @@ worker's path, so an installed copy of ours on a node is never what runs. Everyt
 torch, Ray itself) must be installed on the nodes.
 """
 
+import json
 import logging
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,12 +32,20 @@ from reimpl.registry import Entry
 
 ANSWER = 5.0
 """Seconds in which a cluster says something; Ray itself would try for minutes, and then exit."""
+ASKING = 10.0
+"""Seconds in which a cluster says which nodes it has, to a process that must start first."""
+FRESH = 30.0
+"""Seconds for which that is believed; a plan asks, and then the engine."""
 OBJECT_STORE = 100_000_000
 """Bytes that Ray sets aside for a cluster on this machine: its workers read our cache itself."""
 LEFT_BEHIND = ("__pycache__", "*.jsonl", ".git*", ".rayignore")  # Ray obeys the ignore files
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """How a client of Ray's begins: the preface of HTTP/2 and an empty frame of settings."""
 SETTINGS_FRAME = 4
+ALIVE = 0
+"""A node's state, as Ray's protocol numbers it."""
+UNIMPLEMENTED = 12
+"""What a gRPC server answers that does not know the call."""
 TOKEN_HINT = "a cluster that asks for a token wants RAY_AUTH_MODE=token set here, too"
 
 
@@ -53,15 +65,36 @@ class Parcel:
 
 @contextmanager
 def packed(job: Job) -> Iterator[Parcel]:
-    """A folder with reimpl, the baselines, the job's paper and its own model, if it has one."""
-    with TemporaryDirectory(prefix="reimpl-") as name:
-        root = Path(name)
-        for package in ("reimpl", "baselines"):
-            spec = find_spec(package)
-            assert spec is not None
-            assert spec.origin is not None
-            _copy(Path(spec.origin).parent, root)
-        yield Parcel(root=root, paper=_pack_paper(job.entry, root), model=_pack_model(job, root))
+    """A folder with reimpl, the baselines, the job's paper and its own model, if it has one.
+
+    Raises:
+        RequestError: there is no room for it.
+    """
+    with ExitStack() as stack:
+        try:
+            root = Path(stack.enter_context(TemporaryDirectory(prefix="reimpl-")))
+            parcel = _pack(job, root)
+        except OSError as error:
+            hint = "set TMPDIR to a folder with room"
+            raise RequestError(
+                f"the code cannot be packed for Ray ({_cause(error)}); {hint}"
+            ) from None
+        yield parcel
+
+
+def _pack(job: Job, root: Path) -> Parcel:
+    for package in ("reimpl", "baselines"):
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        _copy(Path(spec.origin).parent, root)
+    return Parcel(root=root, paper=_pack_paper(job.entry, root), model=_pack_model(job, root))
+
+
+def _cause(error: OSError) -> str:
+    """What went wrong first; `copytree` goes on and tells it all in one list."""
+    copying = isinstance(error, shutil.Error) and isinstance(error.args[0], list)
+    return str(error.args[0][0][-1] if copying else error)
 
 
 def _pack_paper(entry: Entry, root: Path) -> str:
@@ -113,7 +146,7 @@ def connected(address: str | None, code: Path, *, workers: int | None) -> Iterat
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unasked
     where = f"--address {address}" if address else "--engine ray"
     if address:
-        _check_answers(address)
+        nodes_at(address)
     own = {} if address else {"num_cpus": workers, "object_store_memory": OBJECT_STORE}
     runtime = {"working_dir": str(code), "env_vars": _environment(address)}
     _hush()
@@ -162,8 +195,33 @@ def _own_handlers() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check_answers(address: str) -> None:
-    """Ask what is there before Ray does, which gives up only after minutes."""
+_Answer = list[dict[str, float]] | RequestError
+_answers: dict[str, tuple[float, _Answer]] = {}
+"""Address → when it was asked, and what came of it."""
+
+
+def nodes_at(address: str) -> list[dict[str, float]]:
+    """What each node of the cluster at an address has, asked before Ray is let near it.
+
+    Ray itself gives up on what is no cluster only after minutes, in many lines.
+
+    Raises:
+        RequestError: nothing answers within seconds, or it leads no cluster, or not for us.
+    """
+    asked, answer = _answers.get(address, (-FRESH, []))
+    if time.monotonic() - asked > FRESH:
+        try:
+            answer = _listed(address, _checked(address))
+        except RequestError as error:
+            answer = error
+        _answers[address] = time.monotonic(), answer
+    if isinstance(answer, RequestError):
+        raise answer
+    return answer
+
+
+def _checked(address: str) -> str:
+    """The `HOST:PORT` that is meant; something there speaks as Ray does."""
     if address.startswith("ray://"):
         hint = "run on one of its machines, or with `ray job submit`, as docs/clusters.md shows"
         raise RequestError(f"--address {address}: a Ray client cannot follow runs; {hint}")
@@ -173,12 +231,61 @@ def _check_answers(address: str) -> None:
         hint = "write HOST:PORT as `ray start --head` prints it, or auto"
         raise RequestError(f"--address {address}: {hint}")
     try:
-        is_ray = _answers(host.strip("[]"), int(port))
-    except OSError as error:
-        hint = "start a cluster with `ray start --head`, as docs/clusters.md shows"
-        raise RequestError(f"--address {address}: no cluster answers ({error}); {hint}") from None
+        is_ray = _answers_at(host.strip("[]"), int(port))
+    except (OSError, UnicodeError, OverflowError) as error:  # no such name, no such port
+        raise _nobody(address, str(error)) from None
     if not is_ray:
         raise RequestError(f"--address {address}: what answers there is not Ray")
+    return at
+
+
+def _nobody(address: str, why: str) -> RequestError:
+    hint = "start a cluster with `ray start --head`, as docs/clusters.md shows"
+    return RequestError(f"--address {address}: no cluster answers ({why}); {hint}")
+
+
+def _listed(address: str, at: str) -> list[dict[str, float]]:
+    """The nodes, asked for by a process of its own: where Ray does not like a token, it aborts."""
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-m", __name__, at],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ASKING,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _nobody(address, f"it did not list its nodes within {ASKING:g} seconds") from None
+    if asked.returncode == 0:
+        return json.loads(asked.stdout)
+    raise _mistake(address, asked.stdout.strip(), asked.stderr)
+
+
+def _mistake(address: str, said: str, logged: str) -> RequestError:
+    """What is wrong with an address whose cluster did not list its nodes."""
+    if "uthentication" in said + logged:
+        hint = TOKEN_HINT
+        if os.environ.get("RAY_AUTH_MODE") == "token":
+            hint = "RAY_AUTH_TOKEN or ~/.ray/auth_token must hold the one that its head has"
+        return RequestError(f"--address {address}: the token is missing or wrong; {hint}")
+    if said == str(UNIMPLEMENTED):
+        hint = "write the address that `ray start --head` prints"
+        return RequestError(f"--address {address}: what answers there leads no cluster; {hint}")
+    return _nobody(address, said or "asking it ended in a crash")
+
+
+def _list(at: str) -> int:
+    """Write what each node has; where they are not told, why, and give 1."""
+    client = import_module("ray._raylet").GcsClient
+    try:
+        nodes = client(address=at).get_all_node_info(timeout=ANSWER).values()
+    except Exception as error:
+        unknown = getattr(error, "rpc_code", None) == UNIMPLEMENTED
+        sys.stdout.write(str(UNIMPLEMENTED) if unknown else one_line(error))
+        return 1
+    json.dump([dict(node.resources_total) for node in nodes if node.state == ALIVE], sys.stdout)
+    return 0
 
 
 def _latest() -> str:
@@ -192,7 +299,7 @@ def _latest() -> str:
         ) from None
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers_at(host: str, port: int) -> bool:
     """Whether what listens speaks as Ray does.
 
     Raises:
@@ -228,3 +335,7 @@ def has_room_for(needs: Mapping[str, float]) -> bool:
 
 def _nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+if __name__ == "__main__":
+    sys.exit(_list(sys.argv[1]))
