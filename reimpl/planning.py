@@ -3,8 +3,8 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -157,12 +157,6 @@ class _Planner:
         self.entry = registry.find(request.paper, request.papers)
         self.entry.check_packages()
         self.claims = self.entry.claims
-        self.room = room(
-            request.workers,
-            device=request.device,
-            devices=request.devices,
-            nodes=request.num_nodes,
-        )
         if request.engine == "ray":
             check_ray(request.device, request.devices * request.num_nodes)
         else:
@@ -171,6 +165,19 @@ class _Planner:
             from reimpl.jobs import own_model
 
             own_model(request.model)  # a mistake shows now, not in a worker
+
+    @cached_property
+    def room(self) -> Room:
+        """Of the cluster where one answers; one that does not is told of when runs are made."""
+        asked = self.request
+        if asked.cluster:
+            from reimpl.engines import cluster
+
+            with suppress(RequestError):
+                return cluster.room_at(asked.cluster, most=asked.workers, device=asked.device)
+        return room(
+            asked.workers, device=asked.device, devices=asked.devices, nodes=asked.num_nodes
+        )
 
     def plan(self, *, estimate: bool) -> Plan:
         chosen, left_out = self.chosen_claims()
@@ -368,7 +375,7 @@ class _Planner:
             local=self.found.ok,
             committed=partial(read_measured, self.entry.folder / "measured.jsonl"),
             # what a node of a cluster would take, this machine cannot try
-            probing="never" if self.request.engine == "ray" else self.probes.of,
+            probing="never" if self.request.cluster else self.probes.of,
             run=self.try_out,
             tell=self.probes.tell,
         )
@@ -378,8 +385,13 @@ class _Planner:
 
     def try_out(self, jobs: Sequence[Job]) -> Iterator[Event]:
         open_data(self.claims, jobs)
-        with nullcontext(self.probes.run) if self.probes.run else engine(self.request) as run:
+        with self.prober() as run:
             yield from run(jobs, self.room)
+
+    def prober(self) -> AbstractContextManager[Run]:
+        if self.request.engine == "ray":  # which makes runs only
+            return engine(replace(self.request, engine="processes"))
+        return nullcontext(self.probes.run) if self.probes.run else engine(self.request)
 
     @cached_property
     def found(self) -> Records:

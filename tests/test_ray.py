@@ -24,7 +24,7 @@ from reimpl.engines import Room, check_ray, cluster
 from reimpl.engines import ray as engine
 from reimpl.errors import RequestError
 from reimpl.jobs import Job
-from reimpl.planning import Request, plan
+from reimpl.planning import Probes, Request, plan
 from reimpl.reproduction import reproduce
 from tests.disturbing import begin, first_thing, measured, wait_until, with_a_run_taken
 
@@ -376,6 +376,50 @@ def test_a_run_takes_what_its_variant_declares(tiny_paper: Path, tmp_path: Path)
     assert engine.needs(declared) == {"CPU": 2, "memory": 300 * 2**20}
     on_gpu = engine.needs(replace(declared, device="cuda"))
     assert on_gpu == {"CPU": 2, "memory": 300 * 2**20, "GPU": 0.5}
+
+
+# What a plan says
+
+
+def test_a_plan_for_a_cluster_here_tries_the_runs_for_a_moment_so_that_a_budget_holds_them(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    asked = request(tiny_paper, tmp_path / "runs", budget_s=1800.0)
+    probes = Probes(of="new", run=MagicMock(side_effect=AssertionError))  # as the command does
+    planned = plan(asked, probes=probes)
+    assert dict(planned.left_out) == {}
+    assert {p.basis for p in planned.planned if p.part == "train"} == {"a short probe here"}
+
+
+def nodes_of(*cpus: int) -> Any:
+    return lambda _address: [{"CPU": float(count), "memory": 2.0**30} for count in cpus]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "threads"), [((1,), None, 1), ((0, 16, 16), None, 32), ((16, 16), 5, 5)]
+)
+def test_a_plan_counts_the_workers_of_the_cluster_that_it_is_for(
+    tiny_paper: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cpus: tuple[int, ...],
+    workers: int | None,
+    threads: int,
+) -> None:
+    monkeypatch.setattr(cluster, "nodes_at", nodes_of(*cpus))
+    asked = request(tiny_paper, tmp_path / "runs", address="head:6379", workers=workers)
+    room = plan(asked, estimate=False).room
+    assert room == Room(threads=threads, memory_mb=len(cpus) * 1024)
+
+
+@pytest.mark.slow
+def test_a_plan_asks_the_cluster_and_is_not_stopped_by_one_that_does_not_answer(
+    tiny_paper: Path, tmp_path: Path, two_nodes: Cluster, closed: str
+) -> None:
+    there = request(tiny_paper, tmp_path / "runs", address=two_nodes.address, workers=7)
+    assert plan(there, estimate=False).room.threads == 2
+    nowhere = replace(there, address=closed)
+    assert plan(nowhere, estimate=False).room.threads == 7
 
 
 # Mistakes, each of them one line

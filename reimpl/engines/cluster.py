@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 
 import ray
 
+from reimpl.engines import Room
 from reimpl.engines.processes import ENVIRONMENT
 from reimpl.errors import RequestError
 from reimpl.jobs import Job
@@ -218,6 +219,23 @@ def nodes_at(address: str) -> list[dict[str, float]]:
     if isinstance(answer, RequestError):
         raise answer
     return answer
+
+
+def room_at(address: str, *, most: int | None, device: str) -> Room:
+    """What jobs may take at once on the cluster at an address: threads on the CPU, jobs on a GPU.
+
+    Args:
+        address: as for `nodes_at`.
+        most: the most jobs at once.
+        device: where they compute.
+
+    Raises:
+        RequestError: as `nodes_at`.
+    """
+    nodes = nodes_at(address)
+    memory = sum(node.get("memory", 0.0) for node in nodes) / 2**20
+    there = sum(node.get("CPU" if device == "cpu" else "GPU", 0.0) for node in nodes)
+    return Room(threads=max(1, min(int(there), most or sys.maxsize)), memory_mb=memory)
 
 
 def _checked(address: str) -> str:
