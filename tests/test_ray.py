@@ -18,6 +18,7 @@ from unittest.mock import MagicMock
 import psutil
 import pytest
 import ray
+import yaml
 from ray.cluster_utils import Cluster
 
 from reimpl.engines import Room, check_ray, cluster
@@ -376,6 +377,65 @@ def test_a_run_takes_what_its_variant_declares(tiny_paper: Path, tmp_path: Path)
     assert engine.needs(declared) == {"CPU": 2, "memory": 300 * 2**20}
     on_gpu = engine.needs(replace(declared, device="cuda"))
     assert on_gpu == {"CPU": 2, "memory": 300 * 2**20, "GPU": 0.5}
+
+
+# What docs/clusters.md says
+
+PAGE = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
+REIMPL = """#!/bin/bash
+trap 'echo heard >> heard; exit 130' TERM
+echo "$@" > begun
+for _ in {1..600}; do sleep 0.1; done
+"""
+STANDINS = {
+    "scontrol": "echo node-0; echo node-1",
+    "srun": 'SLURM_NODEID=0 exec "$@"',
+    "ray": '[ $1 = status ] || { echo "$@" > cluster; exec sleep 60; }',
+}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """The page's script at work, with stand-ins for all but bash."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").write_text("PATH=$PWD:$PATH\n")
+    programs = {name: f"#!/bin/bash\n{does}\n" for name, does in STANDINS.items()}
+    for name, code in {**programs, "reimpl": REIMPL}.items():
+        (tmp_path / name).write_text(code)
+        (tmp_path / name).chmod(0o755)
+    script = PAGE.split("## SLURM")[1].split("```bash\n")[1].split("```")[0]
+    (tmp_path / "reimpl.sbatch").write_text(script)
+    given = {"SLURM_CPUS_PER_TASK": "16", "SLURM_JOB_NODELIST": "node-[0-1]"}
+    batch = subprocess.Popen(
+        ["bash", "reimpl.sbatch"],
+        cwd=tmp_path,
+        env={**os.environ, **given},
+        start_new_session=True,
+    )
+    yield batch
+    with suppress(ProcessLookupError):
+        os.killpg(batch.pid, signal.SIGKILL)
+    batch.wait()
+
+
+def test_the_script_for_slurm_hands_the_signal_on_and_waits_for_the_command(
+    slurm: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "cluster").exists())
+    assert "--address node-0:6379" in (tmp_path / "begun").read_text()
+    assert "start --head --port=6379 --num-cpus=16" in (tmp_path / "cluster").read_text()
+    slurm.terminate()  # the script alone, as `B:TERM@60` does
+    assert slurm.wait(timeout=20) == 130
+    assert (tmp_path / "heard").read_text() == "heard\n"
+
+
+def test_the_manifests_can_be_read_and_name_one_volume() -> None:
+    blocks = [part.split("```")[0] for part in PAGE.split("```yaml\n")[1:]]
+    volume, ray_cluster = map(yaml.safe_load, blocks)
+    spec = ray_cluster["spec"]
+    pods = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    claims = [pod["template"]["spec"]["volumes"][0]["persistentVolumeClaim"] for pod in pods]
+    assert {claim["claimName"] for claim in claims} == {volume["metadata"]["name"]}
 
 
 # What a plan says
