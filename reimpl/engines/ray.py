@@ -371,13 +371,8 @@ class _Bell:
 def _bell() -> Any:
     """A bell on the driver's own machine, so that no other that is lost takes it along."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return (
-        ray.remote(_Bell)
-        .options(  # type: ignore[attr-defined]
-            num_cpus=0, max_concurrency=LISTENERS, scheduling_strategy=here
-        )
-        .remote()
-    )
+    bell: Any = ray.remote(_Bell)
+    return bell.options(num_cpus=0, max_concurrency=LISTENERS, scheduling_strategy=here).remote()
 
 
 def _last(error: Exception) -> str:
