@@ -567,7 +567,8 @@ def _probe(job: Job) -> Probe:
         seconds, flops = training.probe(
             paper, variant, contexts[0], metrics=claims.metrics, seconds=PROBE_SECONDS
         )
-    if job.threads == 1 and job.device == "cpu":  # less what other programs took of the core
+    # Less what other programs took of the core; but a `fit` may wait, or have help.
+    if fit is None and job.threads == 1 and job.device == "cpu":
         seconds *= min(1.0, (time.process_time() - cpu) / (time.perf_counter() - wall))
     return Probe(seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops)
 
