@@ -208,9 +208,9 @@ def gather(
     stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
     where: dict[tuple[str, str], Where] = dict.fromkeys(map(_PLACE, others), "committed")
     where |= dict.fromkeys(local, "local")
-    here, there = Counter(map(_PLACE, mine)), count_measured(path) if local else Counter()
-    fewer = {place for place, count in here.items() if count < there[place]}
-    unused = _not_here(path, fewer, mine, current) if committed and fewer else []
+    there = count_measured(path) if committed and local else Counter()
+    fewer = [place for place, n in Counter(map(_PLACE, mine)).items() if n < there[place]]
+    unused = _not_here(path, fewer, mine, current) if fewer else []
     return Evidence(
         records=(*mine, *others),
         unused=Counter(record.variant for record in unused),
