@@ -43,9 +43,9 @@ def value(margin: float, **more: Any) -> Value:
     return Value(**TOLD, variant="a", published=Printed("100.0"), margin=margin, **more)
 
 
-def rate(lane: str, claim: Claim, *samples: np.ndarray, level: float = 0.05) -> float:
-    """Share of simulated papers, the rows of each variant's sample, that end in the lane."""
-    lanes = [
+def lanes(claim: Claim, *samples: np.ndarray, level: float) -> list[str]:
+    """Where each simulated paper ends, a row of each variant's sample."""
+    return [
         judge(
             claim,
             METRIC,
@@ -55,7 +55,11 @@ def rate(lane: str, claim: Claim, *samples: np.ndarray, level: float = 0.05) -> 
         ).lane
         for rows in zip(*(sample.tolist() for sample in samples), strict=True)
     ]
-    return lanes.count(lane) / len(lanes)
+
+
+def rate(lane: str, claim: Claim, *samples: np.ndarray, level: float = 0.05) -> float:
+    """Share of simulated papers, the rows of each variant's sample, that end in the lane."""
+    return lanes(claim, *samples, level=level).count(lane) / len(samples[0])
 
 
 def normal(mean: float, n: int, *, seed: int = 0, papers: int = PAPERS) -> np.ndarray:
@@ -132,19 +136,10 @@ def looked(lane: str, claim: Claim, *samples: np.ndarray, spending: bool = True)
     """Share of papers that end in the lane at some look, more seeds being run until one decides."""
     left, called = list(samples), 0
     for n in LOOKS:
-        cut = [sample[:, :n].tolist() for sample in left]
-        lanes = [
-            judge(
-                claim,
-                METRIC,
-                {name: dict(enumerate(row)) for name, row in zip("abcd", rows, strict=False)},
-                settings=WIDTHS,
-                level=level_at(n) if spending else 0.05,
-            ).lane
-            for rows in zip(*cut, strict=True)
-        ]
-        called += lanes.count(lane)
-        left = [sample[[found == "inconclusive" for found in lanes]] for sample in left]
+        level = level_at(n) if spending else 0.05
+        found = lanes(claim, *(sample[:, :n] for sample in left), level=level)
+        called += found.count(lane)
+        left = [sample[[at == "inconclusive" for at in found]] for sample in left]
     return called / len(samples[0])
 
 
@@ -168,9 +163,8 @@ def test_looks_keep_the_rate_of_false_ratios_of_medians(lane: str) -> None:
     claim = Ratio(**TOLD, variants=("a", "b"), published=Printed("2.00"), margin=0.2)
     a, b = (np.exp(0.1 * normal(0, LOOKS[-1], seed=i, papers=500)) for i in (1, 2))
     a[:, 0] = math.inf  # so that medians are judged
-    assert (
-        looked(lane, claim, 2.0 * math.exp(0.2) * a, b) <= 0.08
-    )  # three standard errors of 500 papers
+    at_the_margin = 2.0 * math.exp(0.2) * a
+    assert looked(lane, claim, at_the_margin, b) <= 0.08  # three standard errors of 500 papers
 
 
 @pytest.mark.parametrize("lane", ["reproduced", "below"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,8 +40,8 @@ class Progress:
         self.finished = 0
         self.kept = 0
         """Records made."""
-        self.failed: Counter[tuple[str, str]] = Counter()
-        """Variant and error → runs; the first of each is said."""
+        self.failed = set[tuple[str, str]]()
+        """Variants and errors that were said."""
         self.worked = self.before = 0.0
         """Estimated seconds of the finished jobs, and of what was done of them before."""
         self.began = self.said = self.judge_next = time.monotonic()
@@ -132,9 +131,9 @@ class Progress:
         for record in records:
             if record.status == "error":
                 said = record.variant, last_line(record)
-                self.failed[said] += 1
-                if self.failed[said] == 1:
+                if said not in self.failed:
                     self.say(f"failed: {record.variant}, seed {record.seed}: {said[1]}")
+                self.failed.add(said)
 
     def _judge(self) -> None:
         """The verdicts so far, as often as they are worth their time."""

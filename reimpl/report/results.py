@@ -412,7 +412,7 @@ def verdicts_json(
     return [
         {
             **plain(v),
-            "unit": {"property": "share of runs", "ratio": "ratio"}.get(v.kind, v.unit),
+            "unit": "share of runs" if v.kind == "property" else _unit(v),
             "margin_is": "a natural logarithm" if v.kind in ("ratio", "speed") else "in the unit",
             "best_baseline": asdict(best[v.id]) if v.id in best else None,
             "stale": is_stale(v, stale),
