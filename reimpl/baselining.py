@@ -106,7 +106,7 @@ def fit_baseline(
         order=np.random.default_rng(seed).permutation(len(inputs))[: baseline.limit],
         judged=len(splits[split][-1]),
         seed=seed,
-        clock=_Clock(budget=budget_s, progress=progress),
+        clock=_Clock(budget=budget_s, progress=progress, started=time.thread_time()),
     )
     with warnings.catch_warnings(), threadpool_limits(1):  # runs are packed one thread each
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of a budget
@@ -220,7 +220,7 @@ class _Model:
 class _Clock:
     budget: float
     progress: Progress | None
-    started: float = field(default_factory=time.thread_time)
+    started: float
 
     def spent(self) -> float:
         return time.thread_time() - self.started
