@@ -171,8 +171,9 @@ class Recipe:
     """Bits of the numbers: mixed keeps weights and sums in 32, true keeps nothing in more."""
     channels_last: bool = False
     """Images (N, C, H, W) lie in memory with C innermost, as convolutions of few bits like them."""
-    compiled: bool = False
-    """Steps go through `torch.compile`; evaluations do not."""
+    compiled: bool | Literal["auto"] = False
+    """Steps go through `torch.compile`, evaluations do not; auto, where a short probe says that
+    it pays."""
 
 
 USUAL_NUMBERS: Mapping[str, Any] = {

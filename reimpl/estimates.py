@@ -11,6 +11,7 @@ from hashlib import sha256
 from heapq import nlargest
 from pathlib import Path
 from statistics import median
+from textwrap import shorten
 from typing import Any, Literal
 
 from reimpl.claims import Claims
@@ -141,6 +142,7 @@ class Estimator:
         self.runs = sum(self._count(p) for p in planned if p.part != "counts")
         self._probe_all([p for p in planned if _trains(p) and self._known(p) is None], threads=1)
         timed = [self._timed(p) for p in planned]
+        timed = self._compiled(timed)
         wide = self.room.threads // max(1, min(self.runs, self.room.threads))
         wide = wide if wide > 1 else self.room.threads
         large = [p for p in timed if self._packing_pays(p)]
@@ -241,6 +243,37 @@ class Estimator:
             return planned
         return replace(planned, seconds=planned.seconds / faster)
 
+    def _compiling_may_pay(self, planned: Planned) -> bool:
+        long = (planned.seconds or 0.0) >= PACKING_PAYS
+        if not long or not self._soon_probed(planned):
+            return False
+        recipe = planned.jobs[0].asked.recipe
+        return recipe is not None and recipe.compiled == "auto"
+
+    def _compiled(self, planned: Sequence[Planned]) -> list[Planned]:
+        """With compiled steps where that is left to a probe and gets more done in a time."""
+        left = {i: p for i, p in enumerate(planned) if self._compiling_may_pay(p)}
+        trials = {i: _given(p, compiled=True) for i, p in left.items()}
+        self._probe_all([*left.values(), *trials.values()], threads=1)
+        chosen = {i: self._faster(p, trials[i]) for i, p in left.items()}
+        return [chosen.get(i, p) for i, p in enumerate(planned)]
+
+    def _faster(self, usual: Planned, compiled: Planned) -> Planned:
+        plain, other = self._probe(usual, threads=1), self._probe(compiled, threads=1)
+        if other is not None and other.error:
+            broke = shorten(other.error, 120, placeholder=" …")
+            return replace(usual, basis=f"{usual.basis}; compiling broke: {broke}")
+        if plain is None or other is None or not (plain.seconds and other.compiling):
+            return usual
+        faster = plain.seconds / other.seconds
+        if faster < GAIN:
+            return usual
+        compiled = _given(compiled, memory_mb=SLACK * other.memory_mb)
+        known = self._known(compiled)
+        if compiled.seconds is None or (known and known[0][0].environment.get("compiled")):
+            return compiled
+        return replace(compiled, seconds=compiled.seconds / faster)
+
     # Short probes
 
     def _probe_all(self, planned: Sequence[Planned], *, threads: int) -> None:
@@ -331,10 +364,10 @@ def _made_on(environment: Mapping[str, Any]) -> tuple[Any, str]:
     return environment.get("cpu" if device == "cpu" else "gpu"), device
 
 
-def _given(planned: Planned, *, threads: int = 1, memory_mb: float = 0.0) -> Planned:
-    """Its jobs with these threads, and with this much memory when they have less."""
+def _given(planned: Planned, *, memory_mb: float = 0.0, **chosen: Any) -> Planned:
+    """Its jobs with what was chosen, and with this much memory when they have less."""
     jobs = [
-        replace(job, threads=threads, memory_mb=max(job.memory_mb, memory_mb * job.devices))
+        replace(job, memory_mb=max(job.memory_mb, memory_mb * job.devices), **chosen)
         for job in planned.jobs
     ]
     return replace(planned, jobs=tuple(jobs))
@@ -347,7 +380,8 @@ def _label(planned: Planned, threads: int) -> str:
     digest = sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     here = environment()
     card = "" if job.device == "cpu" else f"{here['gpu']}/"
-    return f"{here['cpu']}/{card}{job.device}/{threads}/{len(job.seeds)}/{digest}"
+    compiled = "/compiled" if job.compiled else ""
+    return f"{here['cpu']}/{card}{job.device}/{threads}/{len(job.seeds)}/{digest}{compiled}"
 
 
 def _typical(probes: Sequence[Probe]) -> Probe:
@@ -355,6 +389,7 @@ def _typical(probes: Sequence[Probe]) -> Probe:
         seconds=median(probe.seconds for probe in probes),
         memory_mb=max(probe.memory_mb for probe in probes),
         flops=probes[0].flops,
+        compiling=median(probe.compiling for probe in probes),
         error=probes[0].error,
     )
 

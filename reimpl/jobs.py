@@ -57,6 +57,8 @@ class Job:
     device: str = "cpu"
     threads: int = 1
     """Processor threads that each of its processes computes with."""
+    compiled: bool = False
+    """Whether steps are compiled where the recipe leaves that to a probe."""
     devices: int = 1
     """Processes on each node, each with a device, that share the training."""
     nodes: int = 1
@@ -91,6 +93,20 @@ class Job:
         return self.threads * self.devices
 
     @property
+    def asked(self) -> Variant:
+        """The variant as its overrides change it."""
+        claims = self.entry.claims
+        return apply_overrides(claims, claims.variant(self.variant), self.overrides)
+
+    @property
+    def settled(self) -> Variant:
+        """That, with nothing left to a probe."""
+        variant = self.asked
+        if variant.recipe is None or variant.recipe.compiled != "auto":
+            return variant
+        return replace(variant, recipe=replace(variant.recipe, compiled=self.compiled))
+
+    @property
     def recorded_as(self) -> str:
         """The variant that its records name; a baseline stands under its own name."""
         return f"{self.baseline[0]} on {self.variant}" if self.baseline else self.variant
@@ -104,6 +120,8 @@ class Probe:
     memory_mb: float
     """What its process held at the end; a worker gives nothing back, so about the most, too."""
     flops: float | None = None
+    compiling: float = 0.0
+    """Seconds of the first steps of a training that is compiled; of the whole, a part."""
     error: str = ""
     """Why it broke."""
 
@@ -238,7 +256,7 @@ def attempt(job: Job, emit: "Emit") -> list[Record]:
     Nothing but checkpoints is read or written under `job.root`.
     """
     store, claims = Store(job.root), job.entry.claims
-    variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
+    variant = job.settled
     paper = _paper(job)
     clock = Clock()
     try:
@@ -349,7 +367,7 @@ def take_part(job: Job, share: "Share") -> None:
     from reimpl.sharing import joined
 
     claims = job.entry.claims
-    variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
+    variant = job.settled
     with computing(job.threads), joined(share, job.device):
         paper = _paper(job)
         context = _context(
@@ -486,7 +504,11 @@ def _make(
         cpu_s=round(cpu / share, 4),
         parameters=outcome.parameters if outcome else None,
         flops=round(outcome.flops) if outcome and outcome.flops else None,
-        environment={**environment(job.entry.folder), "device": job.device},
+        environment={
+            **environment(job.entry.folder),
+            "device": job.device,
+            **({"compiled": True} if job.compiled else {}),
+        },
         error=error,
         note=note,
     )
@@ -547,7 +569,7 @@ def _probe(job: Job) -> Probe:
     from reimpl import training, vectorised
 
     claims = job.entry.claims
-    variant = apply_overrides(claims, claims.variant(job.variant), job.overrides)
+    variant = job.settled
     paper = _paper(job)
     store = Store(job.root / "probe")
     contexts = [
@@ -556,7 +578,7 @@ def _probe(job: Job) -> Probe:
     ]
     contexts[0].checkpoint_path = None
     fit = paper.fit_of(variant)
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu, compiling = time.perf_counter(), time.process_time(), 0.0
     if fit is not None:
         seconds, flops = _probe_fit(fit, variant, contexts[0])
     elif len(contexts) > 1:
@@ -564,13 +586,19 @@ def _probe(job: Job) -> Probe:
             paper, variant, contexts, metrics=claims.metrics, seconds=PROBE_SECONDS
         )
     else:
-        seconds, flops = training.probe(
+        seconds, flops, compiling = training.probe(
             paper, variant, contexts[0], metrics=claims.metrics, seconds=PROBE_SECONDS
         )
-    # Less what other programs took of the core; but a `fit` may wait, or have help.
-    if fit is None and job.threads == 1 and job.device == "cpu":
+    # Less what other programs took of the core; but a `fit` may wait, or have help, and a
+    # compiler is a process of its own.
+    if fit is None and not compiling and job.threads == 1 and job.device == "cpu":
         seconds *= min(1.0, (time.process_time() - cpu) / (time.perf_counter() - wall))
-    return Probe(seconds=seconds, memory_mb=psutil.Process().memory_info().rss / 2**20, flops=flops)
+    return Probe(
+        seconds=seconds,
+        memory_mb=psutil.Process().memory_info().rss / 2**20,
+        flops=flops,
+        compiling=compiling,
+    )
 
 
 def _probe_fit(fit: "Fit", variant: Variant, context: "RunContext") -> tuple[float, float | None]:

@@ -9,7 +9,6 @@ from reimpl.claims import Cost, Variant
 from reimpl.engines import Event
 from reimpl.evidence import Result
 from reimpl.jobs import Job
-from reimpl.reading import apply_overrides
 from reimpl.records import Record
 from reimpl.registry import Entry
 
@@ -47,9 +46,7 @@ class RunLogger:
             self.tracker.start(handle, seed=next(iter(job.seeds)), **common)
 
     def _config(self, job: Job) -> dict[str, Any]:
-        variant = apply_overrides(
-            self.entry.claims, self.entry.claims.variant(job.variant), job.overrides
-        )
+        variant = job.settled
         recipe = asdict(variant.recipe) if variant.recipe else {}
         return {
             **variant.settings,

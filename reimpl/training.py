@@ -126,8 +126,11 @@ def probe(
     *,
     metrics: Mapping[str, Metric],
     seconds: float,
-) -> tuple[float, float]:
-    """Seconds and floating-point operations of a whole training, from a moment of it."""
+) -> tuple[float, float, float]:
+    """Seconds and floating-point operations of a whole training, from a moment of it.
+
+    The third is what of these seconds compiling takes, where steps are compiled.
+    """
     loop = _Loop(paper, variant, context, metrics)
     rows = {name: tuple(t[:PROBE_ROWS] for t in batch) for name, batch in loop.splits.items()}
     began = time.perf_counter()
@@ -135,9 +138,10 @@ def probe(
     seen = sum(len(batch[0]) for batch in rows.values())
     every = sum(len(batch[0]) for batch in loop.splits.values())
     evaluation = (time.perf_counter() - began) * every / max(seen, 1)
+    compiling = loop.compiling()
     step = timed(loop.one_step, steps=loop.steps, seconds=seconds)
     times = loop.recipe.epochs // loop.recipe.evaluate + 1
-    return step * loop.steps + evaluation * times, loop.flops
+    return compiling + step * loop.steps + evaluation * times, loop.flops, compiling
 
 
 def timed(one_step: Callable[[int], Any], *, steps: int, seconds: float) -> float:
@@ -500,6 +504,15 @@ class _Loop:
         if self.phases.shrink:
             optimiser.shrink(self.model.parameters(), self.phases.shrink)
         return _wide(loss.detach())
+
+    def compiling(self) -> float:
+        """Seconds until both sizes of a batch are compiled: the usual one, and an epoch's last."""
+        if not self.recipe.compiled:
+            return 0.0
+        began = time.perf_counter()
+        for step in (0, self.per_epoch - 1):
+            self.one_step(step)
+        return time.perf_counter() - began
 
     def batch_at(self, step: int) -> Batch:
         """The step's rows, prepared and varied."""

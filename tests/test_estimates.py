@@ -20,7 +20,7 @@ from reimpl.estimates import (
     wall_seconds,
     within,
 )
-from reimpl.jobs import Job, Probe, computing
+from reimpl.jobs import Job, Probe, computing, execute
 from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
 from reimpl.records import Record
@@ -329,6 +329,102 @@ def test_a_batch_of_seeds_is_timed_by_batches_about_as_large(
     assert (probed.seconds, probed.basis) == (20, "a short probe here")
     known = estimated(claims, tmp_path, machine, batch, local=[*small, *large])
     assert (known.seconds, known.basis) == (12.5, "earlier runs here")
+
+
+class Compiler(Machine):
+    """A machine that compiles what it is asked to, if it can."""
+
+    def __init__(self, plain: float, compiled: float, *, compiling: float, error: str = "") -> None:
+        super().__init__({})
+        usual = Probe(seconds=plain, memory_mb=1000)
+        other = Probe(seconds=compiled, memory_mb=1000, compiling=compiling, error=error)
+        self.probes = {False: usual, True: other}
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        self.tried += jobs
+        for job in jobs:
+            probe = self.probes[job.compiled]
+            yield Event(kind="done", job=job, contents={"result": probe})
+
+
+@pytest.mark.parametrize(
+    ("machine", "chosen"),
+    [
+        (Compiler(100, 50, compiling=20), True),
+        (Compiler(100, 90, compiling=70), False),
+        (Compiler(100, 50, compiling=0), False),  # it trains in a way of its own
+        (Compiler(100, 0, compiling=0, error="RuntimeError: no compiler"), False),
+    ],
+)
+def test_steps_are_compiled_where_that_is_left_to_a_probe_and_pays(
+    claims: Claims, entry: Entry, tmp_path: Path, machine: Compiler, chosen: bool
+) -> None:
+    eight = work(entry, "two-inputs", 8)
+    left = [replace(job, overrides={"compiled": "auto"}) for job in eight.jobs]
+    found = estimated(claims, tmp_path / "auto", machine, replace(eight, jobs=tuple(left)))
+    assert {job.compiled for job in found.jobs} == {chosen}
+    assert found.seconds == (400 if chosen else 800)
+    assert any(job.compiled for job in machine.tried)
+    broke = machine.probes[True].error
+    assert found.basis == "a short probe here" + (f"; compiling broke: {broke}" if broke else "")
+    machine.tried.clear()
+    estimated(claims, tmp_path / "no", machine, eight)
+    assert not any(job.compiled for job in machine.tried)
+
+
+def test_a_run_is_compiled_as_its_job_says_and_its_record_tells(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_model, compiled = torch.compile, []
+
+    def eagerly(model: torch.nn.Module) -> object:
+        compiled.append(model)
+        return compile_model(model, backend="eager")  # needs no compiler
+
+    monkeypatch.setattr(torch, "compile", eagerly)
+    request = Request(
+        paper="tiny",
+        papers=(tiny_paper,),
+        runs=tmp_path,
+        seeds=1,
+        variants=("two-inputs",),
+        overrides={"compiled": "auto", "epochs": 2},
+        engine="inprocess",
+    )
+    made = plan(request, estimate=False)
+    for choice in (False, True):
+        again = replace(request, force=True)
+        chosen = [
+            replace(p, jobs=tuple(replace(job, compiled=choice, force=True) for job in p.jobs))
+            for p in made.planned
+        ]
+        result = reproduce(again, planned=[replace(made, planned=tuple(chosen))])
+        (record,) = result.fresh
+        assert record.overrides == request.overrides
+        assert record.environment.get("compiled", False) is choice is bool(compiled)
+
+
+def test_a_probe_of_compiled_steps_tells_what_compiling_takes(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def slowly(model: torch.nn.Module) -> object:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            if len(x) not in seen:
+                seen.append(len(x))
+                time.sleep(0.1)
+            return model(x)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", slowly)
+    (job,) = work(entry, "two-inputs", 1).jobs
+    job = replace(job, part="probe", overrides={"compiled": True, "batch_size": 3})
+    found = execute(job, lambda _kind, _contents: None)
+    assert isinstance(found, Probe)
+    assert 0.2 <= found.compiling < found.seconds
+    assert seen == [3, 1]  # an epoch of four rows ends with a batch of one
 
 
 def test_wide_jobs_never_make_more_threads_than_the_room_has(entry: Entry) -> None:

@@ -259,7 +259,8 @@ def _needs(planned: Planned) -> tuple[str, str, str]:
     if not planned.jobs or planned.part == "counts":
         return "-", "-", "-"
     job = planned.jobs[0]
-    return str(job.threads), gigabytes(job.memory_mb), _flops(planned.flops)
+    threads = f"{job.threads}, compiled" if job.compiled else str(job.threads)
+    return threads, gigabytes(job.memory_mb), _flops(planned.flops)
 
 
 def _flops(count: float | None) -> str:
@@ -322,6 +323,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "to_run": sorted(seed for job in planned.jobs for seed in job.seeds),
                 "seconds": planned.seconds,
                 "threads": planned.jobs[0].threads if planned.jobs else None,
+                "compiled": planned.jobs[0].compiled if planned.jobs else None,
                 "memory_mb": planned.jobs[0].memory_mb if planned.jobs else None,
                 "flops": planned.flops,
                 "basis": planned.basis,
