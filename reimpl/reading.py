@@ -6,6 +6,7 @@ the block and the near key.
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from math import isfinite
@@ -270,13 +271,11 @@ class _Reader:
         return value
 
     def union(self, options: tuple[_Hint, ...], value: Any, where: str) -> Any:
-        problems: list[ClaimsError] = []
         for option in options:
-            try:
+            with suppress(ClaimsError):
                 return self.value(option, value, where)
-            except ClaimsError as error:
-                problems.append(error)
-        raise problems[-1]
+        known = (o for kind, of in options for o in (of if kind is Literal else (_SCALARS[kind],)))
+        raise self.error(where, f"is {value!r}. {near(str(value), map(str, known))}")
 
     def scalar(self, hint: type, value: Any, where: str) -> Any:
         if hint is float and type(value) is int and abs(value) < 2**53:
