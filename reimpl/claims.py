@@ -69,12 +69,16 @@ class Printed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
-    """The `[paper]` block."""
+    """The `[paper]` block: what is reproduced."""
 
     title: str
+    """As printed."""
     authors: tuple[str, ...]
+    """In the paper's order."""
     year: int
+    """Of publication."""
     url: str
+    """Where it can be read."""
     memory_mb: int = 500
     """Peak memory of one run, so that the packing knows how many fit on a machine."""
     requires: Mapping[str, str] = field(default_factory=dict)
@@ -86,11 +90,13 @@ class Source:
     """A `[data.NAME]` block: where a dataset lies and what the paper says it holds."""
 
     name: str
+    """What the paper's `data` asks for it by."""
     hub: str
     """Name on the hub, `org/name`; the mirror has a folder of that name."""
     revision: str
     """The commit on the hub."""
     config: str | None = None
+    """The configuration of a dataset that has several."""
     splits: Mapping[str, int] = field(default_factory=dict)
     """Rows of each split, as the paper counts them."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -120,9 +126,13 @@ class Metric:
     """A `[metric."split/name"]` block: what is measured, in which unit, on what."""
 
     name: str
+    """As the paper's `metrics` and claims call it."""
     unit: str
+    """As it stands beside a figure: `%`, `epochs`, `parameters`."""
     better: Better
+    """Which way is better, for orders, margins and leaderboards."""
     definition: str
+    """What exactly is counted, so that others can measure the same."""
     split: str
     """The data it is computed on: `train`, `test`, `none` for counts, …"""
     items: int | None = None
@@ -142,8 +152,11 @@ class Setting:
     """A `[setting.NAME]` block: something a variant fixes that is this paper's own."""
 
     name: str
+    """The key that variants fix, and that the code reads as `variant["name"]`."""
     says: str
+    """What it is, in words."""
     source: str
+    """Where the paper introduces it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,10 +166,15 @@ class Recipe:
     epochs: int
     """Passes over the training data; with the full batch, one pass is one step."""
     batch_size: int | Literal["full"]
+    """Rows of a step; full takes all at once."""
     optimiser: Optimiser = "sgd"
+    """One of torch's."""
     lr: float
+    """Learning rate of the first epoch, and of all when no `schedule` says otherwise."""
     momentum: float = 0.0
+    """Of `sgd` and `rmsprop`."""
     betas: tuple[float, ...] = (0.9, 0.999)
+    """Of `adam` and `adamw`."""
     weight_decay: float = 0.0
     """The optimiser's own weight decay."""
     shrink: float = 0.0
@@ -164,7 +182,8 @@ class Recipe:
     clip: float | None = None
     """Largest gradient norm."""
     schedule: tuple[Mapping[str, float], ...] = ()
-    """Phases `{from = epoch, lr = …, momentum = …}`: from that epoch on, 0 being the first."""
+    """Phases `{from = epoch, lr = …, momentum = …}`, from that epoch on, 0 being the first; with
+    `weight_decay` and `shrink`, too."""
     evaluate: int = 1
     """Epochs between evaluations; the first and the last are always evaluated."""
     precision: Precision = "32"
@@ -189,8 +208,11 @@ class Variant:
     """A `[[variant]]` block: one configuration that the paper compares."""
 
     id: str
+    """What claims, commands and records call it."""
     says: str
+    """What it is, in words."""
     source: str
+    """Where the paper describes it."""
     seeds: int = 5
     """Runs that `reproduce` makes when not told otherwise."""
     deterministic: bool = False
@@ -207,13 +229,15 @@ class Variant:
     sources: tuple[str, ...] | None = None
     """The `[data.NAME]` blocks that it reads, all of them unless told; nothing else is fetched."""
     cpus: int = 1
-    """Processors that a cluster sets aside for one run; torch itself keeps to one thread."""
+    """Processors that a cluster sets aside for one run, at least."""
     gpus: float = 1.0
     """GPUs that it sets aside with `--device cuda`; at 0.5 two runs share one."""
     memory_mb: int | None = None
     """Peak memory of one run, where it is not the paper's."""
     recipe: Recipe | None = None
+    """How it is trained, when not by a `fit` of the paper's; its keys stand in the block itself."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """The paper's own, each declared as `[setting.NAME]`; they stand in the block itself, too."""
 
     def __getitem__(self, name: str) -> Any:
         """The value of one of the paper's own settings."""
@@ -229,7 +253,9 @@ class Spread:
     """The paper's own spread: standard deviation over n runs."""
 
     sd: float
+    """In the metric's unit."""
     n: int
+    """Runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,15 +263,23 @@ class _Claim:
     """What every claim says."""
 
     id: str
+    """What commands and records call it."""
     says: str
+    """The statement in one sentence."""
     source: str
+    """Its address in the paper: table, figure, section or page."""
     metric: str
+    """What it is about."""
     cost: Cost
+    """How long it takes to settle on a usual machine; `reproduce --cost` goes by it."""
     proxy: bool = False
     """A scaled-down setting of ours: its figure comes from our own records, not from the paper."""
     margin: float | None = None
-    """In the metric's unit, a natural logarithm for `ratio` and `speed`; set before any run."""
+    """In the metric's unit, a natural logarithm for `ratio` and `speed`; set before any run.
+    Without one: the largest of half a printed digit, twice the published sd and what the paper's
+    test items resolve, or 5 % of the figure; a factor of 1.25 for `ratio` and `speed`."""
     margin_reason: str | None = None
+    """Why so much and no more."""
     needs: str | None = None
     """What is missing here (data, hardware), when the claim cannot be settled."""
 
@@ -255,7 +289,9 @@ class Exact(_Claim):
     """A count that holds or does not; no training."""
 
     variant: str
+    """Whose network or data are counted."""
     published: Printed
+    """In quotes, digit for digit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,8 +299,11 @@ class Value(_Claim):
     """A metric of a variant equals a figure."""
 
     variant: str
+    """Whose runs are compared with the figure."""
     published: Printed
+    """In quotes, digit for digit, for the digits are evidence."""
     spread: Spread | None = None
+    """The paper's own, where it gives one."""
     best_of: int | None = None
     """The paper reports the best of this many runs."""
 
@@ -274,7 +313,9 @@ class Order(_Claim):
     """Each variant beats the next; with `no_worse`, is at most the margin worse than the next."""
 
     variants: tuple[str, ...]
+    """The best first; those of another paper as `slug:variant`."""
     no_worse: bool = False
+    """The first is not shown to be better but at most `margin` worse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +323,9 @@ class Ratio(_Claim):
     """The first variant's metric is `published` times the second's."""
 
     variants: tuple[str, ...]
+    """Numerator and denominator."""
     published: Printed
+    """The factor, in quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +333,9 @@ class Speed(_Claim):
     """Steps, epochs or seconds until a target is reached; a miss is infinite."""
 
     variant: str
+    """Whose runs are timed."""
     published: Printed
+    """Steps, epochs or seconds, in quotes."""
     target: str
     """The target in words, with its number."""
 
@@ -300,8 +345,11 @@ class Trend(_Claim):
     """A metric rises or falls with a setting, over the variants that differ in it."""
 
     setting: str
+    """The number that differs between them."""
     variants: tuple[str, ...]
+    """Three or more, in any order."""
     direction: Literal["rises", "falls"]
+    """Which way the metric goes as the setting grows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,6 +357,7 @@ class Property(_Claim):
     """A fact holds in at least a share of the runs."""
 
     variant: str
+    """Whose runs are tested."""
     test: str
     """`holds` for a metric that is 0 or 1, or a comparison such as `>= 0.99`."""
     share: float
@@ -349,10 +398,15 @@ class Deviation:
     """What we do differently from the paper on purpose."""
 
     id: str
+    """A short name."""
     paper_says: str
+    """What the paper does."""
     we_do: str
+    """What is done here."""
     because: str
+    """The reason, with what it is thought or measured to change."""
     source: str | None = None
+    """Where the paper says so."""
     switch: str | None = None
     """The variant that does without it, so that its effect is measured."""
 
@@ -362,9 +416,13 @@ class Gap:
     """What the paper does not say, and our choice."""
 
     id: str
+    """A short name."""
     we_do: str
+    """What is done here."""
     because: str
+    """Why this choice."""
     alternatives: tuple[str, ...]
+    """What else could be meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

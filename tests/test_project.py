@@ -201,12 +201,21 @@ def test_no_file_names_a_machine_or_an_index() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/clusters.md"]
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/clusters.md", "docs/claims.md"]
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_page_of_keys_is_what_the_types_say(tmp_path: Path) -> None:
+    script = ROOT / "docs" / "reference.py"
+    copy = tmp_path / script.name
+    copy.write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
+    subprocess.run([sys.executable, copy], check=True)
+    made, kept = tmp_path / "claims.md", script.with_name("claims.md")
+    assert made.read_text(encoding="utf-8") == kept.read_text(encoding="utf-8")
 
 
 def test_the_tour_names_every_module_and_no_other() -> None:
