@@ -31,7 +31,7 @@ Does the number in the paper come out when the method is written anew?
   reimpl judge claims.toml --measurements numbers.csv
 
 Exit status: 0 the work was done, whatever the verdicts; 1 a run errored, or with --strict a
-claim is below or off; 2 a mistake in the request; 130 interrupted."""
+claim is below, off or in error or a count differs; 2 a mistake in the request; 130 interrupted."""
 EXAMPLES = {
     "show": """
   reimpl show lenet5
@@ -162,7 +162,9 @@ RUNS = _option(
     "--runs", metavar="DIR", type=Path, help="folder of the records [$REIMPL_RUNS, or runs]"
 )
 JSON = _flag("--json", "print JSON instead of the table", dest="as_json")
-STRICT = _flag("--strict", "end with status 1 when a claim is below, off or in error")
+STRICT = _flag(
+    "--strict", "end with status 1 when a claim is below, off or in error or a count differs"
+)
 CLAIMS = _several("--claim", "ID", "only this claim; give it again for more", dest="claims")
 WHICH = (
     _several("--variant", "ID", "only this variant; give it again for more", dest="variants"),
