@@ -48,7 +48,7 @@ def test_twenty_points_give_the_loss_and_gradients_of_a_thousand_samples(batchno
     X = torch.randn(1000, 10, generator=draw, dtype=torch.float64) + 0.3
     A = torch.randn(10, 10, generator=draw, dtype=torch.float64)
     torch.manual_seed(2)
-    network = DLN(width=10, batchnorm=batchnorm, noise=False)
+    network = DLN(width=10, batchnorm=batchnorm, noise="none")
     few = moments(X)
     found = []
     for points in (X, few):
@@ -92,12 +92,19 @@ def test_looks_at_two_linear_layers_are_those_worked_out_by_hand() -> None:
 
 def test_noise_has_other_moments_for_each_unit_and_step_and_none_at_test_time() -> None:
     torch.manual_seed(4)
-    noise, a = Noise(), torch.ones(2000, 5, 2, 2)
+    noise, a = Noise(per="unit"), torch.ones(2000, 5, 2, 2)
     means = torch.stack([noise(a).mean((0, 2, 3)) for _ in range(50)])  # σ + μ for each unit
     assert 0.5 <= float(means.min()) < 0.7
     assert 1.55 < float(means.max()) <= 1.75
     assert len(means.flatten().unique()) == means.numel()
     assert noise.eval()(a) is a
+
+
+def test_the_units_of_a_layer_can_share_the_moments_of_their_noise() -> None:
+    torch.manual_seed(4)
+    noise, a = Noise(per="layer"), torch.ones(2000, 5, 2, 2)
+    means = torch.stack([noise(a).mean((0, 2, 3)) for _ in range(50)])
+    assert float(means.std(1).max()) < 0.01 < 0.15 < float(means.mean(1).std())
 
 
 def test_looking_around_changes_nothing_of_the_training() -> None:

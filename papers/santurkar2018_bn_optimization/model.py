@@ -17,15 +17,19 @@ LAYERS = 25  # of the deep linear network
 class Noise(nn.Module):
     """a ← s·a + m in training, with moments of m and s that are drawn anew at each step (app. A).
 
-    For each unit μ ~ U(−0.5, 0.5) and σ ~ U(1, 1.25); for each activation m ~ U(μ − 0.1, μ + 0.1)
-    and s ~ N(σ, 0.1). The pixels of a map share μ and σ (gap "noise-units").
+    For each unit, or once for the layer, μ ~ U(−0.5, 0.5) and σ ~ U(1, 1.25); for each activation
+    m ~ U(μ − 0.1, μ + 0.1) and s ~ N(σ, 0.1). A map is one unit (gap "noise-units").
     """
+
+    def __init__(self, *, per: str) -> None:
+        super().__init__()
+        self.per = per
 
     def forward(self, a: Float[Tensor, "N C *map"]) -> Float[Tensor, "N C *map"]:
         if not self.training:
             return a  # gap "noise-at-test"
-        unit = (1, a.shape[1], *[1] * (a.dim() - 2))
-        mu, sigma = a.new_empty(unit).uniform_(-0.5, 0.5), a.new_empty(unit).uniform_(1.0, 1.25)
+        drawn = (1, a.shape[1] if self.per == "unit" else 1, *[1] * (a.dim() - 2))
+        mu, sigma = a.new_empty(drawn).uniform_(-0.5, 0.5), a.new_empty(drawn).uniform_(1.0, 1.25)
         m = torch.rand_like(a).mul_(0.2).add_(mu - 0.1)
         # in the order of memory, channels last: normal draws are ten times faster
         s = torch.randn_like(a.movedim(1, -1)).movedim(-1, 1).mul_(0.1).add_(sigma)
@@ -35,14 +39,14 @@ class Noise(nn.Module):
 class Normalise(nn.Sequential):
     """What follows the product with the weights: BatchNorm, noise, both or neither."""
 
-    def __init__(self, norm: nn.Module, *, batchnorm: bool, noise: bool) -> None:
-        super().__init__(*[norm] * batchnorm, *[Noise()] * noise)
+    def __init__(self, norm: nn.Module, *, batchnorm: bool, noise: str) -> None:
+        super().__init__(*[norm] * batchnorm, *[Noise(per=noise)] * (noise != "none"))
 
 
 class DLN(nn.Sequential):
     """x ↦ W₂₅ … W₁ x with square matrices; nothing follows the last (gap "last-layer")."""
 
-    def __init__(self, *, width: int, batchnorm: bool, noise: bool) -> None:
+    def __init__(self, *, width: int, batchnorm: bool, noise: str) -> None:
         super().__init__(glorot(nn.Linear(width, width, bias=False)))
         for _ in range(LAYERS - 1):
             self.append(Normalise(nn.BatchNorm1d(width), batchnorm=batchnorm, noise=noise))
@@ -53,7 +57,7 @@ class DLN(nn.Sequential):
 class VGG(nn.Sequential):
     """Configuration A of VGG for images of 32x32; its first convolution has `width` channels."""
 
-    def __init__(self, *, width: int, batchnorm: bool, noise: bool) -> None:
+    def __init__(self, *, width: int, batchnorm: bool, noise: str) -> None:
         super().__init__()
         C, follow = 3, {"batchnorm": batchnorm, "noise": noise}
         for group in VGG_A:
@@ -81,11 +85,6 @@ def loss(output: Float[Tensor, "N C"], Y: Tensor, share: Tensor | None = None) -
     if share is None:
         return functional.cross_entropy(output, Y)
     return ((output - Y).square().sum(1) * share).sum()
-
-
-def right(output: Float[Tensor, "N C"], Y: Tensor) -> float:
-    """Per cent of right classes."""
-    return 100.0 * float((output.argmax(1) == Y).double().mean())
 
 
 def slope(

@@ -11,7 +11,7 @@ from reimpl.claims import Variant
 from reimpl.paper import Batch, Context, Measurements
 
 from .data import batches, prepare
-from .model import DLN, VGG, Normalise, right, slope
+from .model import DLN, VGG, Normalise, slope
 
 LATE, EARLY, CHUNK = 100, 5, 500  # steps and looks of gap "when"; test images at a time
 LOOKS = ("ics/l2", "ics/cosine", "landscape/loss", "landscape/gradient", "landscape/beta")
@@ -35,7 +35,7 @@ def fit(variant: Variant, context: Context) -> Measurements:
     network.load_state_dict(kept["network"])
     w, seen = list(network.parameters()), defaultdict(list, kept["seen"])
     for step, batch in batches(variant, context, kept["step"]):
-        noise = context.seeds.integer("noise", step) if variant["noise"] else None
+        noise = context.seeds.integer("noise", step) if variant["noise"] != "none" else None
         output, loss, g = slope(network, batch, w, noise=noise)
         context.progress(step + 1 + each * -(-step // every), total, loss=float(loss))
         if step >= steps - LATE:
@@ -52,6 +52,11 @@ def fit(variant: Variant, context: Context) -> Measurements:
         if step % 10 == 9:
             context.checkpoint({"step": step + 1, "network": network.state_dict(), "seen": seen})
     return summary(seen, network.eval().requires_grad_(False), context)
+
+
+def right(output: Tensor, Y: Tensor) -> float:
+    """Per cent of right classes."""
+    return 100.0 * float((output.argmax(1) == Y).double().mean())
 
 
 def look(
