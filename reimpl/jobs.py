@@ -602,19 +602,19 @@ def _probe(job: Job) -> Probe:
 
 
 def _probe_fit(fit: "Fit", variant: Variant, context: "RunContext") -> tuple[float, float | None]:
-    """Seconds and floating-point operations of torch, by two tries: counting would slow the first.
+    """Seconds and floating-point operations of torch, by two tries, for counting slows a try.
 
-    What NumPy and others compute is not counted.
+    What NumPy and others compute is not counted. The try that is timed comes second: what a paper
+    keeps from run to run, such as words that it has counted, a process makes only once.
     """
     from reimpl.flops import counter
 
+    flops, share = 0, 0.0
+    # a fit that transforms torch itself may not bear to be watched; what else is wrong shows below
+    with suppress(Exception), counter() as counted:
+        share = _tried(fit, variant, context).share
+        flops = counted.get_total_flops()
     seconds = _tried(fit, variant, context).estimate or 0.0
-    try:
-        with counter() as counted:
-            share = _tried(fit, variant, context).share
-    except Exception:  # a fit that transforms torch itself may not bear to be watched
-        return seconds, None
-    flops = counted.get_total_flops()
     return seconds, flops / share if flops and share else None
 
 

@@ -256,6 +256,19 @@ def test_a_fit_is_probed_by_its_own_reports_of_progress(folder: Path) -> None:
     assert json.loads((folder / "runs" / "probes.json").read_text())
 
 
+def test_what_a_fit_prepares_once_is_not_counted_for_every_run(folder: Path) -> None:
+    code = folder / "plain2026_common" / "__init__.py"
+    prepares = (
+        "import time\n    time.sleep(0.0 if READY else 2.0)\n    READY.append(True)\n"
+        "    for done in range(10):\n        time.sleep(0.001)\n"
+        "        context.progress(done + 1, 10)\n"
+    )
+    text = code.read_text().replace("context.progress(1, 10)\n", prepares)
+    code.write_text(text.replace("def fit(", "READY = []\n\n\ndef fit(", 1))
+    made = plan(asked(folder))
+    assert 0 < (made.planned[0].seconds or 0) < 15
+
+
 def test_the_operations_of_a_fit_are_counted_in_its_probe(folder: Path) -> None:
     code = folder / "plain2026_common" / "__init__.py"
     multiplies = (
