@@ -41,8 +41,8 @@ BLOCKS: tuple[tuple[str, type, str], ...] = (
     ("## `[[deviation]]`", claims.Deviation, ""),
     ("## `[[gap]]`", claims.Gap, ""),
 )
-ELSEWHERE = {"name": "in the block's head", "recipe": "", "settings": ""}
-"""Fields that are no keys."""
+NO_KEYS = ("name", "recipe", "settings")
+"""Fields that stand in a block's head, or whose own keys stand in the block."""
 PLAIN: Mapping[Any, str] = {
     str: "text",
     int: "whole number",
@@ -66,7 +66,7 @@ def section(head: str, of: type, more: str) -> Iterator[str]:
     shared = {field.name for field in fields(claims._Claim)} if of is not claims._Claim else set()
     under = told()
     for field in fields(of):
-        if field.name in ELSEWHERE or (issubclass(of, claims._Claim) and field.name in shared):
+        if field.name in NO_KEYS or (issubclass(of, claims._Claim) and field.name in shared):
             continue
         cells = f"`{field.name}`", takes(field.type), default(field), under[of.__name__, field.name]
         yield f"| {' | '.join(cells)} |"

@@ -141,8 +141,7 @@ class Estimator:
         """
         self.runs = sum(self._count(p) for p in planned if p.part != "counts")
         self._probe_all([p for p in planned if _trains(p) and self._known(p) is None], threads=1)
-        timed = [self._timed(p) for p in planned]
-        timed = self._compiled(timed)
+        timed = self._compiled([self._timed(p) for p in planned])
         wide = self.room.threads // max(1, min(self.runs, self.room.threads))
         wide = wide if wide > 1 else self.room.threads
         large = [p for p in timed if self._packing_pays(p)]
@@ -214,9 +213,11 @@ class Estimator:
         """Whether a moment is enough; a `fit` may work for minutes before it first reports."""
         return _trains(planned) and self.claims.variants[planned.variant].recipe is not None
 
+    def _worth_trying(self, planned: Planned) -> bool:
+        return (planned.seconds or 0.0) >= PACKING_PAYS and self._soon_probed(planned)
+
     def _packing_pays(self, planned: Planned) -> bool:
-        long = (planned.seconds or 0.0) >= PACKING_PAYS
-        if not long or not self._soon_probed(planned):
+        if not self._worth_trying(planned):
             return False
         return planned.jobs[0].device == "cpu" and planned.jobs[0].processes == 1
 
@@ -244,8 +245,7 @@ class Estimator:
         return replace(planned, seconds=planned.seconds / faster)
 
     def _compiling_may_pay(self, planned: Planned) -> bool:
-        long = (planned.seconds or 0.0) >= PACKING_PAYS
-        if not long or not self._soon_probed(planned):
+        if not self._worth_trying(planned):
             return False
         recipe = planned.jobs[0].asked.recipe
         return recipe is not None and recipe.compiled == "auto"

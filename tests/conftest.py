@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,6 +211,21 @@ def dawdle(slow_paper: Path, tmp_path: Path) -> Path:
         of="def loss(model, batch):",
     )
     return hold
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The networks that are compiled from now on, which needs no compiler."""
+    import torch
+
+    compile_model, networks = torch.compile, list[Any]()
+
+    def eagerly(model: Any) -> Any:
+        networks.append(model)
+        return compile_model(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", eagerly)
+    return networks
 
 
 @pytest.fixture(autouse=True)

@@ -373,15 +373,8 @@ def test_steps_are_compiled_where_that_is_left_to_a_probe_and_pays(
 
 
 def test_a_run_is_compiled_as_its_job_says_and_its_record_tells(
-    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_paper: Path, tmp_path: Path, compiled: list[torch.nn.Module]
 ) -> None:
-    compile_model, compiled = torch.compile, []
-
-    def eagerly(model: torch.nn.Module) -> object:
-        compiled.append(model)
-        return compile_model(model, backend="eager")  # needs no compiler
-
-    monkeypatch.setattr(torch, "compile", eagerly)
     request = Request(
         paper="tiny",
         papers=(tiny_paper,),
