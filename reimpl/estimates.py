@@ -239,8 +239,12 @@ class Estimator:
         faster = one.seconds / many.seconds
         if faster * self._at_once(wide) / self._at_once(1) < GAIN:
             return planned
-        planned, known = _given(planned, threads=wide), self._known(planned)
-        if planned.seconds is None or (known and known[0][0].environment.get("threads") == wide):
+        return self._sooner(_given(planned, threads=wide), faster, "threads", wide)
+
+    def _sooner(self, planned: Planned, faster: float, choice: str, value: Any) -> Planned:
+        """In so many times less, unless its time is of runs for which the same was chosen."""
+        known = self._known(planned)
+        if planned.seconds is None or (known and known[0][0].environment.get(choice) == value):
             return planned
         return replace(planned, seconds=planned.seconds / faster)
 
@@ -269,10 +273,7 @@ class Estimator:
         if faster < GAIN:
             return usual
         compiled = _given(compiled, memory_mb=SLACK * other.memory_mb)
-        known = self._known(compiled)
-        if compiled.seconds is None or (known and known[0][0].environment.get("compiled")):
-            return compiled
-        return replace(compiled, seconds=compiled.seconds / faster)
+        return self._sooner(compiled, faster, "compiled", True)
 
     # Short probes
 
