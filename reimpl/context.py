@@ -30,6 +30,8 @@ LOOK_EVERY = 1.0
 process that they have told to stop."""
 PROGRESS_EVERY = 0.2
 """Seconds between two reports of progress."""
+FORMAT = 1
+"""Of checkpoints; raised with each change to what a trainer of ours keeps in them."""
 CURVE_POINTS = 200
 """Points of a curve that are kept; longer ones are thinned on a geometric grid."""
 
@@ -146,7 +148,7 @@ class RunContext:
             return
         if not STOP.is_set() and time.monotonic() - self._last_checkpoint < CHECKPOINT_EVERY:
             return
-        kept = {"state": state, "curves": self.curves, "took": self.clock.took()}
+        kept = {"format": FORMAT, "state": state, "curves": self.curves, "took": self.clock.took()}
         try:
             _put(self.checkpoint_path, kept)
         except Exception as error:
@@ -160,16 +162,21 @@ class RunContext:
             raise Stopped
 
     def resume(self) -> Mapping[str, Any] | None:
-        """The state kept last by an attempt that was cut off; a damaged one is as good as none."""
+        """The state kept last by an attempt that was cut off.
+
+        One that is damaged, or was kept by a release with another format, is as good as none.
+        """
         if self.checkpoint_path is None or not self.checkpoint_path.exists():
             return None
         try:
             kept = torch.load(self.checkpoint_path, map_location=self.device, weights_only=False)
         except Exception:  # damage shows in many ways, and starting again is right after each
             return None
+        if kept.get("format") != FORMAT:
+            return None
         self.curves = kept["curves"]
         self._before = None
-        self.clock.goes_on(*kept.get("took", (0.0, 0.0)))  # older ones do not say
+        self.clock.goes_on(*kept["took"])
         return kept["state"]
 
 

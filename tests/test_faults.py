@@ -188,6 +188,23 @@ def test_a_failed_run_goes_on_from_its_checkpoint(
     assert checkpoints(job.root) == []
 
 
+def test_a_run_whose_checkpoint_is_of_another_format_starts_again(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "CHECKPOINT_EVERY", 0.0)
+    in_step_150(tiny_paper, "raise OSError(28, 'No space left on device')")
+    job = only_job(tiny_paper, tmp_path / "a")
+    assert done(job).status == "error"
+    monkeypatch.setattr(contexts, "FORMAT", contexts.FORMAT + 1)
+    before: set[float] = set()
+    again = done(job, lambda _kind, said: before.add(said["before"]) if "before" in said else None)
+    undisturbed = done(replace(job, root=tmp_path / "b"))
+    assert before == {0.0}
+    assert (again.status, again.measurements) == ("ok", undisturbed.measurements)
+    assert again.curves == undisturbed.curves
+    assert checkpoints(job.root) == []
+
+
 @pytest.mark.slow
 def test_a_shared_run_of_long_steps_goes_on_to_the_same_bits_from_within_a_block(
     tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
