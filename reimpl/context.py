@@ -95,6 +95,8 @@ class RunContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     emit: Emit = lambda _kind, _contents: None
     checkpoint_path: Path | None = None
+    checkpoint_of: tuple[int, ...] = ()
+    """The runs that the checkpoint is of: this one, or the batch that this one leads."""
     share: Share = ALONE
     """What of the training is this process's."""
     clock: Clock = field(default_factory=Clock)
@@ -148,7 +150,7 @@ class RunContext:
             return
         if not STOP.is_set() and time.monotonic() - self._last_checkpoint < CHECKPOINT_EVERY:
             return
-        kept = {"format": FORMAT, "state": state, "curves": self.curves, "took": self.clock.took()}
+        kept = {**self._fits(), "state": state, "curves": self.curves, "took": self.clock.took()}
         try:
             _put(self.checkpoint_path, kept)
         except Exception as error:
@@ -164,7 +166,7 @@ class RunContext:
     def resume(self) -> Mapping[str, Any] | None:
         """The state kept last by an attempt that was cut off.
 
-        One that is damaged, or was kept by a release with another format, is as good as none.
+        One that is damaged, of other runs, or kept by a release with another format, is none.
         """
         if self.checkpoint_path is None or not self.checkpoint_path.exists():
             return None
@@ -172,12 +174,16 @@ class RunContext:
             kept = torch.load(self.checkpoint_path, map_location=self.device, weights_only=False)
         except Exception:  # damage shows in many ways, and starting again is right after each
             return None
-        if kept.get("format") != FORMAT:
+        if any(kept.get(name) != value for name, value in self._fits().items()):
             return None
         self.curves = kept["curves"]
         self._before = None
         self.clock.goes_on(*kept["took"])
         return kept["state"]
+
+    def _fits(self) -> dict[str, Any]:
+        """What a checkpoint says that this run can go on from."""
+        return {"format": FORMAT, "runs": self.checkpoint_of}
 
 
 def _put(path: Path, kept: Mapping[str, Any]) -> None:

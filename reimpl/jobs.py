@@ -422,6 +422,7 @@ def _context(
         device=_device(job, ALONE),
         emit=emit if alone else _progress_only(emit),
         checkpoint_path=_checkpoint(store, job, seed) if first else None,
+        checkpoint_of=job.seeds,
     )
 
 

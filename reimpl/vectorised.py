@@ -312,7 +312,6 @@ class _Batch:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "seeds": [context.seeds.seed for context in self.contexts],
             "step": self.step,
             "params": {k: p.detach() for k, p in self.params.items()},
             "optimiser": self.optimiser.state_dict(),
@@ -324,8 +323,7 @@ class _Batch:
 
     def _restore(self) -> None:
         state = self.contexts[0].resume()
-        if state is None or state["seeds"] != [context.seeds.seed for context in self.contexts]:
-            self.contexts[0].curves = {}
+        if state is None:
             return
         self.step = state["step"]
         self.order = None  # of the epoch that the checkpoint lies in

@@ -306,6 +306,31 @@ def test_one_seed_of_a_batch_is_not_made_while_another_makes_the_batch(
             assert (granted, granted_too) == (True, False)
 
 
+@pytest.mark.parametrize(("cut", "then"), [(1, 3), (3, 1), (3, 2)])
+def test_what_a_batch_of_other_seeds_left_when_it_was_cut_off_is_left_aside(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, then: int
+) -> None:
+    claims = tiny_paper / "claims.toml"
+    claims.write_text(claims.read_text().replace("seeds = 5", "seeds = 5\nvectorised = true"))
+    stop = Event()
+    monkeypatch.setattr(contexts, "STOP", stop)
+    monkeypatch.setattr(contexts, "PROGRESS_EVERY", 0.0)
+    first = only_job(tiny_paper, tmp_path / "a", seeds=cut)
+    with pytest.raises(Stopped):
+        done(first, lambda _kind, said: stop.set() if said.get("done") else None)
+    stop.clear()
+    assert len(checkpoints(first.root)) == 1
+    again, undisturbed = (
+        execute(only_job(tiny_paper, tmp_path / name, seeds=then), lambda _kind, _said: None)
+        for name in ("a", "b")
+    )
+    assert isinstance(again, list)
+    assert isinstance(undisturbed, list)
+    assert [r.measurements for r in again] == [r.measurements for r in undisturbed]
+    assert [(r.status, r.curves) for r in again] == [("ok", r.curves) for r in undisturbed]
+    assert checkpoints(first.root) == []
+
+
 def test_seeds_that_train_one_by_one_are_made_by_several_at_once(
     tiny_paper: Path, tmp_path: Path
 ) -> None:
