@@ -263,7 +263,7 @@ def draws(device: torch.device) -> dict[str, Tensor]:
 
 
 def draw_from(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Make the next draws be those that follow what `draws` gave; older ones lack the GPU's."""
+    """Make the next draws be those that follow what `draws` gave; on a CPU it gave no GPU's."""
     torch.set_rng_state(states["rng"].cpu())
     if device.type == "cuda" and "cuda_rng" in states:
         torch.cuda.set_rng_state(states["cuda_rng"].cpu(), device)

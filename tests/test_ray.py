@@ -21,6 +21,7 @@ import ray
 import yaml
 from ray.cluster_utils import Cluster
 
+from reimpl.context import Stopped
 from reimpl.engines import Room, check_ray, cluster
 from reimpl.engines import ray as engine
 from reimpl.errors import RequestError
@@ -144,6 +145,24 @@ def test_whatever_a_run_raises_ends_with_a_word_to_the_driver(
     kind, why = do(job(tiny_paper, tmp_path), tmp_path, sent)
     assert kind == "broken"
     assert f"{error.__name__}: enough" in why
+
+
+def test_a_machine_that_sees_no_records_keeps_no_file_of_a_run_that_was_stopped(
+    tiny_paper: Path,
+    tmp_path: Path,
+    sent: list[tuple[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(there: Job, _emit: object) -> None:
+        there.root.mkdir(parents=True)
+        (there.root / "0.ckpt").touch()
+        raise Stopped
+
+    temporary = tmp_path / "temporary"
+    monkeypatch.setattr(engine.tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.setattr(engine.jobs, "attempt", stopped)
+    assert do(job(tiny_paper, tmp_path), tmp_path, sent)[0] == "stopped"
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_node_on_which_torch_cannot_be_loaded_says_why(

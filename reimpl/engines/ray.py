@@ -498,9 +498,12 @@ def _done(
     if freight.mark.is_file():
         return jobs.attempt(here, emit)
     aside = Path(tempfile.gettempdir()) / f"reimpl{freight.mark.name}" / job.keys[0]
-    made = jobs.attempt(replace(here, root=aside), emit)
-    shutil.rmtree(aside, ignore_errors=True)
-    return made
+    try:
+        return jobs.attempt(replace(here, root=aside), emit)
+    finally:  # nobody comes back to it, but for another try after this process was killed
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            aside.parent.rmdir()  # unless another is at work there
 
 
 def _moved_in(job: Job, freight: _Freight) -> Job:
