@@ -195,7 +195,10 @@ class Estimator:
             return here, "earlier runs here"
         if self._soon_probed(planned) and self.probing == "here":
             return None
-        there = next(filter(None, local), None) or _last(_of(planned, self._committed))
+        committed = _of(planned, self._committed)
+        if self.probing != "never":  # or else a batch of another size is better than nothing
+            committed = self._alike(planned, committed)
+        there = next(filter(None, local), None) or _last(committed)
         return (there, "records of another machine, perhaps") if there else None
 
     def _alike(self, planned: Planned, records: Sequence[Record]) -> Sequence[Record]:

@@ -178,6 +178,7 @@ def estimated(
     planned: Planned,
     room: Room = QUAD,
     local: Sequence[Record] = (),
+    committed: Sequence[Record] = (),
     probing: Probing = "here",
     tell: Tell = lambda _made, _of: None,
 ) -> Planned:
@@ -186,7 +187,7 @@ def estimated(
         root=root,
         room=room,
         local=local,
-        committed=tuple,
+        committed=lambda: committed,
         probing=probing,
         run=machine.run,
         tell=tell,
@@ -329,6 +330,14 @@ def test_a_batch_of_seeds_is_timed_by_batches_about_as_large(
     assert (probed.seconds, probed.basis) == (20, "a short probe here")
     known = estimated(claims, tmp_path, machine, batch, local=[*small, *large])
     assert (known.seconds, known.basis) == (12.5, "earlier runs here")
+    cases: list[tuple[list[Record], Probing, float]] = [
+        (small, "new", 20),
+        (large, "new", 12.5),
+        (small, "never", 200),
+    ]
+    for committed, probing, seconds in cases:
+        found = estimated(claims, tmp_path, machine, batch, committed=committed, probing=probing)
+        assert found.seconds == seconds
 
 
 class Compiler(Machine):
