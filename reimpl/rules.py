@@ -73,6 +73,10 @@ WINS = 0.75
 """Share of pairs that the first variant must win (Bouthillier et al. 2021)."""
 
 
+class Fewest(int):
+    """Seeds that can decide at all, where those at hand do not tell how many will."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """The runs of one claim and what a rule needs besides the claim."""
@@ -728,8 +732,7 @@ def _median_needed(offsets: Sequence[float], case: Case) -> int | None:
 
 
 def _or_least(needed: int | None, n: int) -> int | None:
-    """Where n runs are too few to say: as many as could decide at all."""
-    return LEAST_PAIRS if needed is None and n < LEAST_PAIRS else needed
+    return Fewest(LEAST_PAIRS) if needed is None and n < LEAST_PAIRS else needed
 
 
 def _share_needed(share: float, asked: float, n: int, level: float) -> int | None:
@@ -769,7 +772,8 @@ def joined(*parts: str) -> str:
 def _more(needed: int | None) -> str:
     if needed is None:
         return f"up to {MOST:,} seeds like these would not decide"
-    return f"{needed:,} seeds in all would probably decide"
+    chance = "are the least that can" if isinstance(needed, Fewest) else "would probably"
+    return f"{needed:,} seeds in all {chance} decide"
 
 
 def _missed(values: Sequence[float]) -> str:

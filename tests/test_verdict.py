@@ -350,6 +350,12 @@ def test_a_mean_on_the_edge_of_the_margin_is_not_to_be_decided() -> None:
     assert "up to 1,000 seeds" in verdict.note
 
 
+def test_four_split_pairs_ask_for_the_fewest_that_can_decide_and_promise_nothing() -> None:
+    verdict = see(order(), "higher", a=[1.0, 2.0, 3.0, 4.0], b=[2.0, 3.0, 2.0, 3.0])
+    assert (verdict.lane, verdict.seeds_needed) == ("inconclusive", 5)
+    assert verdict.note.endswith("5 seeds in all are the least that can decide")
+
+
 def test_seeds_needed_also_when_more_of_them_would_show_that_it_fails() -> None:
     verdict = see(value(), a=[11.0, 13.0, 12.0])
     assert verdict.lane == "inconclusive"
