@@ -26,7 +26,7 @@ from reimpl.records import (
     write_measured,
 )
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, LOOKS, Verdict
+from reimpl.verdict import DECIDED, LOOKS, Verdict, first_seeds
 
 Where = Literal["local", "committed"]
 
@@ -117,6 +117,9 @@ class Result:
     """Records made now."""
     spent: Spent | None = None
     """Of the sequential mode."""
+    beyond: Mapping[str, int] = field(default_factory=dict)
+    """Variant → seeds that count, where they are more than `claims.toml` asks for; not in the
+    sequential mode."""
 
     @property
     def errors(self) -> list[Record]:
@@ -129,6 +132,7 @@ def judged(
     entry: Entry,
     root: Path,
     *,
+    first: int | None = None,
     in_looks: bool = False,
     committed: bool = True,
     found: Records | None = None,
@@ -138,6 +142,7 @@ def judged(
     Args:
         entry: the paper.
         root: folder of the records.
+        first: only the first so many seeds of each variant count.
         in_looks: judge as the sequential mode does.
         committed: rest on committed records where this machine has none.
         found: this machine's records, when they were read already.
@@ -154,6 +159,9 @@ def judged(
             others[name], by_metric = elsewhere
             for metric, values in by_metric.items():
                 measured.setdefault(metric, {})[name] = values
+    variants = {**entry.claims.variants, **others}
+    if first is not None:
+        measured = {m: first_seeds(table, variants, first) for m, table in measured.items()}
 
     def judge() -> list[Verdict]:
         from reimpl.judging import judge_all, judge_in_looks  # late: scipy
@@ -169,7 +177,22 @@ def judged(
         verdicts=tuple(kept.verdicts(place, given, judge)),
         evidence=evidence,
         baselines=best_baselines(entry.claims, evidence.records),
+        beyond={} if in_looks else _beyond(measured, entry.claims.variants),
     )
+
+
+def _beyond(
+    measured: Mapping[str, Mapping[str, Mapping[int, float | bool | None]]],
+    variants: Mapping[str, Variant],
+) -> dict[str, int]:
+    """Variant → seeds, where they are more than it asks for."""
+    found: dict[str, int] = {}
+    for table in measured.values():
+        for name, runs in table.items():
+            variant = variants.get(name)
+            if variant and not variant.deterministic:
+                found[name] = max(found.get(name, 0), len(runs) // variant.folds)
+    return {name: seeds for name, seeds in found.items() if seeds > variants[name].seeds}
 
 
 def _elsewhere(

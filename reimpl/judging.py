@@ -28,7 +28,7 @@ from reimpl.claims import (
 )
 from reimpl.errors import ClaimsError
 from reimpl.rules import Case, decide, joined, listed
-from reimpl.verdict import DECIDED, LOOKS, Verdict
+from reimpl.verdict import DECIDED, LOOKS, Verdict, first_seeds
 
 Measured = Mapping[str, Mapping[int, float | bool | None]]
 """Variant → seed → value of the claim's metric; `None` where it is not defined, `inf` where a
@@ -168,7 +168,7 @@ def judge_in_looks(
     variants = {**claims.variants, **others}
     found: dict[str, Verdict] = {}
     for look, level in zip(LOOKS, LEVELS, strict=True):
-        cut = {m: _first(table, variants, look) for m, table in measured.items()}
+        cut = {m: first_seeds(table, variants, look) for m, table in measured.items()}
         for verdict in judge_all(claims, cut, failed=failed, others=others, level=level):
             held = found.get(verdict.id)
             table = cut.get(verdict.metric, {})
@@ -180,15 +180,6 @@ def judge_in_looks(
             if held is None or (held.lane not in DECIDED and whole):
                 found[verdict.id] = replace(verdict, look=look, p_holm=None, survives_holm=None)
     return list(found.values())
-
-
-def _first(table: Measured, variants: Mapping[str, Variant], look: int) -> Measured:
-    """The runs of the first seeds; each fold of a cross-validation is one."""
-    return {
-        name: {run: value for run, value in runs.items() if run < look * variants[name].folds}
-        for name, runs in table.items()
-        if name in variants
-    }
 
 
 def _has_seeds(runs: set[int], variant: Variant, look: int) -> bool:

@@ -189,6 +189,7 @@ def result_of(
     *,
     made: Plan | None = None,
     fresh: Sequence[Record] = (),
+    first: int | None = None,
     committed: bool = True,
 ) -> Result:
     """Verdicts on what the request asks for, from the records there are.
@@ -197,12 +198,15 @@ def result_of(
         request: with `auto` seeds they are those of the sequential mode, with what it took.
         made: the last plan, when there was one: what it read need not be read again.
         fresh: records made now.
+        first: as for `judged`.
         committed: as for `judged`.
     """
     entry = made.entry if made else registry.find(request.paper, request.papers)
     auto = request.seeds == "auto"
     found = made.found if made and not fresh else None
-    result = judged(entry, request.root, in_looks=auto, committed=committed, found=found)
+    result = judged(
+        entry, request.root, first=first, in_looks=auto, committed=committed, found=found
+    )
     asked = tuple(verdict for verdict in result.verdicts if _asked(request, verdict))
     spent = spent_on(entry.claims, asked) if auto else None
     return replace(result, verdicts=asked, fresh=tuple(fresh), spent=spent)

@@ -1,9 +1,12 @@
 """What is found about a claim, in the words of every report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from reimpl.claims import Cost
+from reimpl.claims import Cost, Variant
+
+T = TypeVar("T")
 
 Lane = Literal[
     "reproduced", "below", "above", "inconclusive", "consistent", "off", "not run", "error"
@@ -64,3 +67,16 @@ class Verdict:
     proxy: bool = False
     needs: str | None = None
     variants: tuple[str, ...] = ()
+
+
+def first_seeds(
+    table: Mapping[str, Mapping[int, T]],
+    variants: Mapping[str, Variant],
+    seeds: int,
+) -> dict[str, dict[int, T]]:
+    """The runs of each variant's first seeds; each fold of a cross-validation is one."""
+    return {
+        name: {run: value for run, value in runs.items() if run < seeds * variants[name].folds}
+        for name, runs in table.items()
+        if name in variants
+    }

@@ -795,5 +795,26 @@ def test_seeds_auto_says_what_it_spent_and_what_it_saved(tiny_paper: Path) -> No
     )
     assert spent is not None
     assert int(spent[1]) + int(spent[2]) == 40
-    again = on(tiny_paper, "verdict", "--looks")
+    again = on(tiny_paper, "verdict", "--seeds", "auto")
     assert spent[0] in again.out
+
+
+def test_seeds_that_may_have_been_added_to_decide_are_pointed_out(tiny_paper: Path) -> None:
+    asked, more = [3.0, 3.1, 2.9, 3.0, 3.1], [3.2, 3.3, 3.1]
+    keep(tiny_paper, {"two-inputs": asked})
+    assert "more seeds" not in on(tiny_paper, "verdict").out
+    keep(tiny_paper, {"two-inputs": [*asked, *more], "one-input": asked})
+    said = on(tiny_paper, "verdict")
+    assert "more seeds than claims.toml asks for: up to 8, of two-inputs; " in said.out
+    assert "reimpl verdict tiny2026_logistic --seeds auto" in said.out
+    for seeds in ("5", "auto"):
+        assert "more seeds" not in on(tiny_paper, "verdict", "--seeds", seeds).out
+
+
+@pytest.mark.parametrize(("seeds", "n"), [(["--seeds", "4"], 4), ([], 8), (["--seeds", "9"], 8)])
+def test_a_verdict_can_rest_on_a_number_of_seeds_fixed_beforehand(
+    tiny_paper: Path, seeds: list[str], n: int
+) -> None:
+    keep(tiny_paper, {"two-inputs": [3.0, 3.1, 2.9, 3.0, 3.1, 3.2, 3.3, 3.1]})
+    claims = claims_of(on(tiny_paper, "verdict", "--json", *seeds))
+    assert claims["test-error"]["n"] == n

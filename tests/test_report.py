@@ -352,6 +352,12 @@ def test_a_time_to_a_target_counts_the_misses(claims: Claims) -> None:
     assert (row["measured"], row["runs"], row["margin"]) == ("1,450.0", "4 of 5", "× 1.25")
 
 
+def test_runs_beyond_those_that_count_are_not_called_missed(claims: Claims) -> None:
+    speed = verdict("reproduced", id="steps", kind="speed", metric="steps", n=2, variants=("wide",))
+    table = report.verdict_table(claims, [speed], measured=MEASURED)  # the third missed
+    assert dict(zip(table.heads, table.rows[0], strict=True))["runs"] == "2"
+
+
 def test_a_property_shows_the_share_of_runs(claims: Claims) -> None:
     row = rows(claims)["holds"]
     assert (row["measured"], row["unit"], row["margin"]) == ("100.0", "% of runs", "≥ 50")

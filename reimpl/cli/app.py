@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from reimpl.cli import out, print_page, say
 from reimpl.cli.parser import parse
@@ -72,13 +72,16 @@ def show(*, paper: str, claim: str | None, papers: Sequence[Path], as_json: bool
     return DONE
 
 
-def verdict(*, looks: bool, strict: bool, as_json: bool, **asked: Any) -> int:
+def verdict(
+    *, seeds: int | Literal["auto"] | None, strict: bool, as_json: bool, **asked: Any
+) -> int:
     """Judge the records there are, without running anything."""
     from reimpl import report
     from reimpl.reproduction import result_of
 
-    request = _request(seeds="auto" if looks else None, **asked)
-    result = result_of(request)
+    auto = seeds == "auto"
+    request = _request(seeds=seeds if auto else None, **asked)
+    result = result_of(request, first=None if auto else seeds)
     for name in request.claims:
         result.entry.claims.claim(name)  # there is one
     print_page(lambda: report.result_page(result), lambda: report.to_json(result), as_json)

@@ -246,7 +246,13 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
         CLAIMS,
         PAPERS,
         RUNS,
-        _flag("--looks", "judge as --seeds auto does, look by look"),
+        _option(
+            "--seeds",
+            metavar="N|auto",
+            type=_seeds,
+            help="only so many seeds of each variant count [all]; auto: look by look, as "
+            "`reproduce --seeds auto` judges",
+        ),
         STRICT,
         JSON,
     ),

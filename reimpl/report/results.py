@@ -99,7 +99,8 @@ def _runs(verdict: Verdict, values: Mapping[int, float | bool | None]) -> str:
     """How many runs count, and how many of them reached a target."""
     missed = 0
     if verdict.kind == "speed":
-        missed = sum(value is not None and math.isinf(value) for value in values.values())
+        known = [value for _, value in sorted(values.items()) if value is not None]
+        missed = sum(map(math.isinf, known[: verdict.n]))
     if missed:
         return f"{verdict.n - missed} of {verdict.n}"
     return str(verdict.n) if verdict.n else "-"
@@ -248,6 +249,7 @@ def result_page(result: Result, *, altered: str = "") -> Page:
     )
     lines = [
         *_evidence(result.evidence),
+        *_beyond(result),
         *_failures(result),
         *_look_further(result),
         *(spent_lines(result.spent) if result.spent else ()),
@@ -340,6 +342,24 @@ def _evidence(evidence: Evidence) -> list[str]:
     return lines
 
 
+def _asked_for_less(result: Result) -> dict[str, int]:
+    """Variants of these verdicts of which more seeds count than `claims.toml` asks for."""
+    judged = {name for verdict in result.verdicts for name in verdict.variants}
+    return {name: seeds for name, seeds in result.beyond.items() if name in judged}
+
+
+def _beyond(result: Result) -> list[str]:
+    """What the reader must know of seeds that somebody may have added to decide a claim."""
+    more = _asked_for_less(result)
+    if not more:
+        return []
+    names, most = some(tuple(more)), max(more.values())
+    return [
+        f"more seeds than claims.toml asks for: up to {most:,}, of {names}; if they were added "
+        f"because a claim was open, judge by `reimpl verdict {result.entry.slug} --seeds auto`"
+    ]
+
+
 def _failures(result: Result) -> list[str]:
     records = result.evidence.errors or tuple(result.errors)
     if not records:
@@ -383,6 +403,7 @@ def to_json(result: Result, *, altered: str = "") -> dict[str, Any]:
         "altered": altered or None,
         "evidence": dict(evidence.rests_on),
         "stale": list(evidence.stale),
+        "beyond": dict(result.beyond),
         "unreadable": [str(path) for path in evidence.unreadable],
         "errors": [
             {"variant": r.variant, "seed": r.seed, "error": last_line(r)}
@@ -478,8 +499,10 @@ def rebuild_readme(entry: Entry, result: Result | None = None) -> str:
     before, after = _around_table(entry)
     found = result or committed_result(entry)
     count = sum(record.part == "train" for record in found.evidence.records)
-    made = f"{counting(found.verdicts)}. {number(count, 'committed run')}."
-    return f"{before}{OPEN}\n{markdown_table(found)}\n\n{made}\n{CLOSE}{after}"
+    made = f"{counting(found.verdicts)}. {number(count, 'committed run')}"
+    if more := _asked_for_less(found):
+        made += f", with more seeds of {number(len(more), 'variant')} than `claims.toml` asks for"
+    return f"{before}{OPEN}\n{markdown_table(found)}\n\n{made}.\n{CLOSE}{after}"
 
 
 def _around_table(entry: Entry) -> tuple[str, str]:
