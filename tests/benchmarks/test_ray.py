@@ -110,12 +110,14 @@ def test_two_workers_of_one_processor_beat_one(
     claims = tiny_paper / "claims.toml"
     claims.write_text(claims.read_text().replace("epochs = 10", "epochs = 400\nevaluate = 100"))
 
-    def seconds(workers: int) -> float:
-        asked = request(tiny_paper, tmp_path / f"runs{workers}", seeds=16, workers=workers)
-        times, _ = finished(asked)
+    def seconds(workers: int, attempt: int) -> float:
+        runs = tmp_path / f"runs{workers}-{attempt}"
+        times, _ = finished(request(tiny_paper, runs, seeds=16, workers=workers))
         return (times[-1] - times[3]) / (len(times) - 4)
 
-    value = seconds(1) / seconds(2)
+    pairs = [(seconds(1, attempt), seconds(2, attempt)) for attempt in range(3)]
+    one, two = map(min, zip(*pairs, strict=True))  # whatever disturbs a try only adds to it
+    value = one / two
     note(benchmark, "Ray: one worker / two workers", value)
     benchmark.pedantic(lambda: None, rounds=1)
     assert value >= 1.8
