@@ -26,7 +26,7 @@ from reimpl.records import (
     write_measured,
 )
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, LOOKS, Verdict, first_seeds
+from reimpl.verdict import DECIDED, LOOKS, Measured, Verdict, first_seeds
 
 Where = Literal["local", "committed"]
 
@@ -60,7 +60,7 @@ class Evidence:
         return places
 
     @cached_property
-    def measured(self) -> Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]:
+    def measured(self) -> Mapping[str, Measured]:
         """Metric → variant → seed → value, without baselines."""
         table: dict[str, dict[str, dict[int, float | bool | None]]] = {}
         for (part, variant), group in groupby(self.records, _PLACE):
@@ -109,15 +109,13 @@ class Result:
     evidence: Evidence
     baselines: Mapping[str, BestBaseline] = field(default_factory=dict)
     """By claim."""
-    unaltered: Mapping[str, Mapping[str, Mapping[int, float | bool | None]]] = field(
-        default_factory=dict
-    )
+    unaltered: Mapping[str, Measured] = field(default_factory=dict)
     """Of altered runs: what the paper's own setting measured, metric → variant → seed."""
     fresh: tuple[Record, ...] = ()
     """Records made now."""
     spent: Spent | None = None
     """Of the sequential mode."""
-    beyond: Mapping[str, int] = field(default_factory=dict)
+    more_seeds: Mapping[str, int] = field(default_factory=dict)
     """Variant → seeds that count, where they are more than `claims.toml` asks for; not in the
     sequential mode."""
 
@@ -159,8 +157,8 @@ def judged(
             others[name], by_metric = elsewhere
             for metric, values in by_metric.items():
                 measured.setdefault(metric, {})[name] = values
-    variants = {**entry.claims.variants, **others}
     if first is not None:
+        variants = {**entry.claims.variants, **others}
         measured = {m: first_seeds(table, variants, first) for m, table in measured.items()}
 
     def judge() -> list[Verdict]:
@@ -177,13 +175,12 @@ def judged(
         verdicts=tuple(kept.verdicts(place, given, judge)),
         evidence=evidence,
         baselines=best_baselines(entry.claims, evidence.records),
-        beyond={} if in_looks else _beyond(measured, entry.claims.variants),
+        more_seeds={} if in_looks else _more_seeds(measured, entry.claims.variants),
     )
 
 
-def _beyond(
-    measured: Mapping[str, Mapping[str, Mapping[int, float | bool | None]]],
-    variants: Mapping[str, Variant],
+def _more_seeds(
+    measured: Mapping[str, Measured], variants: Mapping[str, Variant]
 ) -> dict[str, int]:
     """Variant → seeds, where they are more than it asks for."""
     found: dict[str, int] = {}
@@ -195,9 +192,7 @@ def _beyond(
     return {name: seeds for name, seeds in found.items() if seeds > variants[name].seeds}
 
 
-def _elsewhere(
-    name: str, entry: Entry, root: Path
-) -> tuple[Variant, Mapping[str, Mapping[int, float | bool | None]]] | None:
+def _elsewhere(name: str, entry: Entry, root: Path) -> tuple[Variant, Measured] | None:
     """A variant of another paper and its runs, by metric; None when there is no such paper here."""
     slug, _, variant = name.partition(":")
     beside = entry.folder.parent / slug

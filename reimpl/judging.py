@@ -28,11 +28,8 @@ from reimpl.claims import (
 )
 from reimpl.errors import ClaimsError
 from reimpl.rules import Case, decide, joined, listed
-from reimpl.verdict import DECIDED, LOOKS, Verdict, first_seeds
+from reimpl.verdict import DECIDED, LOOKS, Measured, Verdict, first_seeds
 
-Measured = Mapping[str, Mapping[int, float | bool | None]]
-"""Variant → seed → value of the claim's metric; `None` where it is not defined, `inf` where a
-target was missed."""
 LEVELS = (0.0001, 0.002, 0.009, 0.02, 0.035)
 """What each look may spend, so that the false "reproduced" at the margin stays under 5 % over all
 looks."""

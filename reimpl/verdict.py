@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 from reimpl.claims import Cost, Variant
 
-T = TypeVar("T")
-
+Measured = Mapping[str, Mapping[int, float | bool | None]]
+"""Variant → seed → value of a metric; `None` where it is not defined, `inf` where a target was
+missed."""
 Lane = Literal[
     "reproduced", "below", "above", "inconclusive", "consistent", "off", "not run", "error"
 ]
@@ -69,11 +70,7 @@ class Verdict:
     variants: tuple[str, ...] = ()
 
 
-def first_seeds(
-    table: Mapping[str, Mapping[int, T]],
-    variants: Mapping[str, Variant],
-    seeds: int,
-) -> dict[str, dict[int, T]]:
+def first_seeds(table: Measured, variants: Mapping[str, Variant], seeds: int) -> Measured:
     """The runs of each variant's first seeds; each fold of a cross-validation is one."""
     return {
         name: {run: value for run, value in runs.items() if run < seeds * variants[name].folds}

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from reimpl.evidence import BestBaseline, Evidence, Result, Spent
     from reimpl.records import Record
     from reimpl.registry import Entry
-    from reimpl.verdict import Verdict
+    from reimpl.verdict import Measured, Verdict
 
-Measured = Mapping[str, Mapping[str, Mapping[int, float | bool | None]]]
-"""Metric → variant → seed → value."""
 OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
 """Between these lines of a README stands the table that is made from the committed records."""
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
@@ -136,7 +134,7 @@ def verdict_table(
     claims: Claims,
     verdicts: Iterable[Verdict],
     *,
-    measured: Measured | None = None,
+    measured: Mapping[str, Measured] | None = None,
     baselines: Mapping[str, BestBaseline] | None = None,
     stale: Collection[str] = (),
 ) -> Table:
@@ -181,7 +179,7 @@ def verdict_table(
 def _cells(
     claim: Claim,
     verdict: Verdict,
-    measured: Measured,
+    measured: Mapping[str, Measured],
 ) -> tuple[str, ...]:
     """Published, measured, unit, runs, margin."""
     values = measured.get(verdict.metric, {}).get(verdict.variants[0] if verdict.variants else "")
@@ -249,7 +247,7 @@ def result_page(result: Result, *, altered: str = "") -> Page:
     )
     lines = [
         *_evidence(result.evidence),
-        *_beyond(result),
+        *_seeds_to_explain(result),
         *_failures(result),
         *_look_further(result),
         *(spent_lines(result.spent) if result.spent else ()),
@@ -342,15 +340,15 @@ def _evidence(evidence: Evidence) -> list[str]:
     return lines
 
 
-def _asked_for_less(result: Result) -> dict[str, int]:
+def _more_seeds(result: Result) -> dict[str, int]:
     """Variants of these verdicts of which more seeds count than `claims.toml` asks for."""
     judged = {name for verdict in result.verdicts for name in verdict.variants}
-    return {name: seeds for name, seeds in result.beyond.items() if name in judged}
+    return {name: seeds for name, seeds in result.more_seeds.items() if name in judged}
 
 
-def _beyond(result: Result) -> list[str]:
+def _seeds_to_explain(result: Result) -> list[str]:
     """What the reader must know of seeds that somebody may have added to decide a claim."""
-    more = _asked_for_less(result)
+    more = _more_seeds(result)
     if not more:
         return []
     names, most = some(tuple(more)), max(more.values())
@@ -403,7 +401,7 @@ def to_json(result: Result, *, altered: str = "") -> dict[str, Any]:
         "altered": altered or None,
         "evidence": dict(evidence.rests_on),
         "stale": list(evidence.stale),
-        "beyond": dict(result.beyond),
+        "more_seeds": _more_seeds(result),
         "unreadable": [str(path) for path in evidence.unreadable],
         "errors": [
             {"variant": r.variant, "seed": r.seed, "error": last_line(r)}
@@ -500,7 +498,7 @@ def rebuild_readme(entry: Entry, result: Result | None = None) -> str:
     found = result or committed_result(entry)
     count = sum(record.part == "train" for record in found.evidence.records)
     made = f"{counting(found.verdicts)}. {number(count, 'committed run')}"
-    if more := _asked_for_less(found):
+    if more := _more_seeds(found):
         made += f", with more seeds of {number(len(more), 'variant')} than `claims.toml` asks for"
     return f"{before}{OPEN}\n{markdown_table(found)}\n\n{made}.\n{CLOSE}{after}"
 
