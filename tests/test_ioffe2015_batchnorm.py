@@ -10,26 +10,56 @@ from papers.ioffe2015_batchnorm.model import EPSILON, NEWEST, Network, Normalise
 from reimpl.paper import Data
 from reimpl.registry import find
 
-M, INPUTS, UNITS = 60, 9, 7
-CLOSE = {"rtol": 1e-6, "atol": 1e-6}  # 1/m is a buffer in single precision
+M = 60
 
 
 def batches(count: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(0)
     for k in range(count):
-        yield 3.0 * torch.randn(M, INPUTS, generator=generator).double() + k
+        yield torch.randn(M, 784, generator=generator).double() + 0.1 * k
 
 
-def both() -> tuple[Normalised, nn.Sequential]:
+def both(
+    nonlinearity: str = "sigmoid", momentum: float | None = NEWEST
+) -> tuple[Normalised, nn.Sequential]:
+    """Our network, and one of torch's layers with the same parameters; in double precision."""
     torch.manual_seed(1)
-    linear = nn.Linear(INPUTS, UNITS, bias=False).double()
-    norm = nn.BatchNorm1d(UNITS, float(EPSILON), NEWEST).double()
-    ours = Normalised(linear.weight.detach().clone(), m=M).double()
-    with torch.no_grad():
-        for mine, theirs in zip((ours.gamma, ours.beta), norm.parameters(), strict=True):
-            mine.normal_()
-            theirs.copy_(mine)
-    return ours, nn.Sequential(linear, norm)
+    ours = Normalised(m=M, nonlinearity=nonlinearity, spread=0.1)
+    nn.init.normal_(ours.gamma, 1.0, 0.3)
+    nn.init.normal_(ours.beta)
+    ours.double()
+    ours.share.fill_(1 / M)  # these come from single precision
+    ours.epsilon.fill_(EPSILON)
+    ours.averages[1::2] = 1 - 1 / M + EPSILON
+    return ours, of_torch(ours, nonlinearity, momentum).double()
+
+
+def of_torch(ours: Normalised, nonlinearity: str, momentum: float | None) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for linear, gamma, beta in zip(ours.hidden, ours.gamma, ours.beta, strict=True):
+        norm = nn.BatchNorm1d(len(gamma), EPSILON, momentum)
+        norm.load_state_dict({"weight": gamma, "bias": beta}, strict=False)
+        layers += [linear, norm, nn.Sigmoid() if nonlinearity == "sigmoid" else nn.ReLU()]
+    return deepcopy(nn.Sequential(*layers, ours.output))
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return a.allclose(b, rtol=1e-9, atol=1e-9)
+
+
+def gradients(network: nn.Module, X: Tensor, pull: Tensor) -> dict[str, Tensor]:
+    """The outputs, and the gradients of all parameters and of X."""
+    X = X.clone().requires_grad_()
+    out = network(X)
+    names = [name for name, _ in network.named_parameters()]
+    found = dict(
+        zip(
+            ["X", *names],
+            torch.autograd.grad((out * pull).sum(), [X, *network.parameters()]),
+            strict=True,
+        )
+    )
+    return {"out": out.detach(), **found}
 
 
 def network_of(variant: str, *, seed: int = 0) -> Network:
@@ -40,66 +70,73 @@ def network_of(variant: str, *, seed: int = 0) -> Network:
     return network
 
 
-def test_outputs_and_gradients_are_those_of_torch() -> None:
-    (x,) = batches(1)
-    pull = torch.randn(M, UNITS, generator=torch.Generator().manual_seed(2)).double()
-    found = []
-    for layer in both():
-        u = x.clone().requires_grad_()
-        y = layer(u)
-        found.append([y, *torch.autograd.grad((y * pull).sum(), [u, *layer.parameters()])])
-    assert all(a.allclose(b, **CLOSE) for a, b in zip(*found, strict=True))
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "relu"])
+@pytest.mark.parametrize("m", [M, 7])  # a mini-batch of the usual size, and of another
+def test_outputs_and_gradients_are_those_of_torch(nonlinearity: str, m: int) -> None:
+    ours, torchs = both(nonlinearity)
+    (X,) = batches(1)
+    pull = torch.randn(m, 10, generator=torch.Generator().manual_seed(2)).double()
+    mine, theirs = (gradients(network, X[:m], pull) for network in (ours, torchs))
+    for name in ("out", "X"):
+        assert close(mine[name], theirs[name]), name
+    for k in range(3):
+        assert close(mine[f"hidden.{k}.weight"], theirs[f"{3 * k}.weight"])
+        assert close(mine["gamma"][k], theirs[f"{3 * k + 1}.weight"])
+        assert close(mine["beta"][k], theirs[f"{3 * k + 1}.bias"])
+    for kind in ("weight", "bias"):
+        assert close(mine[f"output.{kind}"], theirs[f"9.{kind}"])
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    layer, torchs = both()
-    (x,) = batches(1)
-    u = x[:5].clone().requires_grad_()
-    assert torch.autograd.gradcheck(layer, (u,))
-    assert layer(u).allclose(torchs(u))  # a mini-batch of another size than usual
+    ours, _ = both()
+    (X,) = batches(1)
+    names, parameters = zip(*ours.named_parameters(), strict=True)
+
+    def outputs(X: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(ours, dict(zip(names, values, strict=True)), (X,))
+
+    inputs = X[:5].clone().requires_grad_(), *parameters
+    assert torch.autograd.gradcheck(outputs, inputs, fast_mode=True)
 
 
 def test_inference_is_that_of_torch_after_any_number_of_batches() -> None:
     ours, torchs = both()
-    for x in batches(20):
-        for layer in (ours, torchs):
-            layer(x)
+    for X in batches(20):
+        for network in (ours, torchs):
+            network(X)
         mine, theirs = deepcopy(ours).eval(), deepcopy(torchs).eval()
-        assert mine(x).allclose(theirs(x), **CLOSE)
+        assert close(mine(X), theirs(X))
+
+
+def test_what_goes_into_the_last_nonlinearities_is_that_of_torch() -> None:
+    ours, torchs = both()
+    for X in batches(2):
+        assert close(ours.last_inputs(X), torchs[:-2](X))
+    (X,) = batches(1)
+    assert close(ours.eval().last_inputs(X), torchs.eval()[:-2](X))
 
 
 def test_the_scale_of_the_weights_changes_neither_output_nor_the_gradient_below() -> None:
-    (x,) = batches(1)
-    pull = torch.randn(M, UNITS, generator=torch.Generator().manual_seed(3)).double()
+    (X,) = batches(1)
+    pull = torch.randn(M, 10, generator=torch.Generator().manual_seed(3)).double()
     found = []
     for a in (1e3, 2e3):  # large, so that ε is nothing beside the variance
-        layer, _ = both()
+        network, _ = both()
         with torch.no_grad():
-            layer.weight.mul_(a)
-        u = x.clone().requires_grad_()
-        y = layer(u)
-        found.append((y, *torch.autograd.grad((y * pull).sum(), [u, layer.weight])))
-    (y, du, dW), (y2, du2, dW2) = found
-    assert y.allclose(y2, **CLOSE)
-    assert du.allclose(du2, **CLOSE)
-    assert (1e3 * dW2).allclose(1e3 * dW / 2, **CLOSE)  # sec. 3.3: 1/a
-
-
-def with_torchs_norm(layer: nn.Module, norm: nn.BatchNorm1d) -> nn.Module:
-    assert isinstance(layer, Normalised)
-    linear = nn.Linear(layer.weight.shape[1], len(layer.weight), bias=False)
-    linear.weight = layer.weight
-    return nn.Sequential(linear, norm)
+            network.hidden[0].get_parameter("weight").mul_(a)
+        found.append(gradients(network, X, pull))
+    first, second = found
+    scaled = "hidden.0.weight"
+    for name in first.keys() - {scaled}:
+        assert close(first[name], second[name]), name
+    assert close(1e3 * second[scaled], 1e3 * first[scaled] / 2)  # sec. 3.3: 1/a
 
 
 def test_accuracy_by_algorithm_2_is_that_of_torch_with_cumulative_averages() -> None:
     network = network_of("bn")
+    assert isinstance(network, Normalised)
     X = (torch.rand(600, 784) > 0.8).to(torch.uint8)
-    oracle = deepcopy(network)
-    oracle.hidden = nn.ModuleList(
-        with_torchs_norm(layer, nn.BatchNorm1d(100, float(EPSILON), momentum=None))
-        for layer in network.hidden
-    )
+    oracle = of_torch(network, "sigmoid", momentum=None)
     with torch.no_grad():
         for x in X.split(60):
             oracle(x.float())

@@ -5,6 +5,7 @@ Symbols: X binary pixels, D classes.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ def model(variant: Variant) -> nn.Module:
     """A variant's network, with a buffer (T, 3, K) for what `watch` sees of its training."""
     recipe = variant.recipe
     assert recipe is not None  # the networks of sec. 4.2 are not built
-    m = int(recipe.batch_size) if variant["normalised"] else None
-    network = Network(m=m, nonlinearity=variant["nonlinearity"], spread=variant["spread"])
+    normalised = partial(Normalised, m=int(recipe.batch_size))
+    kind = normalised if variant["normalised"] else Network
+    network = kind(nonlinearity=variant["nonlinearity"], spread=variant["spread"])
     evaluations = recipe.epochs // recipe.evaluate + 2
     network.register_buffer("past", torch.full((evaluations, len(SHARES), UNITS), torch.inf))
     return network
@@ -66,10 +68,10 @@ def example(_variant: Variant) -> Batch:
 def counts(variant: Variant) -> Measurements:
     """Parameters in all, and of the normalisation."""
     network = model(variant)
-    norms = [module for module in network.modules() if isinstance(module, Normalised)]
+    norm = [network.gamma, network.beta] if isinstance(network, Normalised) else []
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
-        "normalisation-parameters": sum(n.gamma.numel() + n.beta.numel() for n in norms),
+        "normalisation-parameters": sum(p.numel() for p in norm),
     }
 
 

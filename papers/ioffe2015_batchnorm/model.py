@@ -1,9 +1,10 @@
 """The network of sec. 4.1, with batch normalisation (Algs. 1 and 2) or without.
 
-Shapes:  N examples, m of them in a mini-batch; I inputs and K activations of a layer.
-Symbols: as in Alg. 1 and sec. 3.2: x, x̂, y, γ, β, μ, σ², ε; u inputs and W weights of a layer.
+Shapes:  N examples, m of them in a mini-batch; L hidden layers of K activations.
+Symbols: as in Alg. 1 and sec. 3.2: x, x̂, y, γ, β, μ, σ², ε; W weights, u inputs of a hidden layer.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,84 +12,133 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-EPSILON = torch.tensor(1e-5)  # ε, gap "epsilon"; a tensor, since adding a number takes longer
+EPSILON = 1e-5  # ε, gap "epsilon"
 NEWEST = 0.01  # weight of the last mini-batch in the averages, gap "moving-averages"
 PIXELS, UNITS, CLASSES = 784, 100, 10  # sec. 4.1
-
-
-class Transform(torch.autograd.Function):
-    """Alg. 1 on x = Wu: y = γ x̂ + β with x̂ = (x − μ) / √(σ² + ε), and the gradients of sec. 3.
-
-    ∂ℓ/∂x, there before simplification, is γ / √(σ² + ε) · (∂ℓ/∂y − (∂ℓ/∂β + x̂ ∂ℓ/∂γ) / m).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, W: Tensor, gamma: Tensor, beta: Tensor, layer: Any) -> Tensor:
-        share = layer.share if len(u) == layer.m else u.new_full((len(u),), 1 / len(u))  # (m,)
-        x = functional.linear(u, W)  # (m, K)
-        mu = share @ x  # (K,): a mean, and faster than mean()
-        x_hat = x.sub_(mu)  # not yet scaled
-        variance = share @ (x_hat * x_hat)  # (K,), σ²
-        layer.mean.lerp_(mu, layer.newest)
-        layer.variance.lerp_(variance, layer.newest)
-        scale = variance.add_(EPSILON).rsqrt_()
-        x_hat *= scale
-        ctx.save_for_backward(u, W, x_hat, scale * gamma)
-        return torch.addcmul(beta, x_hat, gamma)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (dy,), (u, W, x_hat, slope) = grad_outputs, ctx.saved_tensors
-        dbeta, dgamma = dy.sum(0), torch.linalg.vecdot(dy, x_hat, dim=0)
-        through = torch.addcmul(dbeta, x_hat, dgamma)  # (m, K), by way of μ and σ²
-        dx = torch.sub(dy, through, alpha=1 / len(dy)).mul_(slope)
-        du = dx.mm(W) if ctx.needs_input_grad[0] else None
-        return du, dx.T.mm(u), dgamma, dbeta, None
-
-
-class Normalised(nn.Module):
-    """BN_γβ(Wu): Alg. 1 in training; in inference Alg. 2, γ (Wu − E[x]) / √(Var[x] + ε) + β."""
-
-    mean: Tensor  # E[x], and below E[σ²], as moving averages over mini-batches (sec. 3.1)
-    variance: Tensor
-    share: Tensor
-
-    def __init__(self, weight: Tensor, *, m: int) -> None:
-        super().__init__()
-        activations = len(weight)
-        self.weight, self.m, self.newest = nn.Parameter(weight), m, NEWEST
-        self.gamma = nn.Parameter(torch.ones(activations))
-        self.beta = nn.Parameter(torch.zeros(activations))
-        self.register_buffer("mean", torch.zeros(activations))
-        self.register_buffer("variance", torch.full((activations,), 1 - 1 / m))  # Var[x] = 1
-        self.register_buffer("share", torch.full((m,), 1 / m))
-
-    def forward(self, u: Float[Tensor, "N I"]) -> Float[Tensor, "N K"]:
-        if self.training:
-            return Transform.apply(u, self.weight, self.gamma, self.beta, self)
-        unbiased = self.variance * (self.m / (self.m - 1))  # Alg. 2, line 10
-        slope = self.gamma * (unbiased + EPSILON).rsqrt()
-        return torch.addcmul(self.beta - slope * self.mean, u @ self.weight.T, slope)  # line 11
+NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "sigmoid": (torch.sigmoid_, torch.ops.aten.sigmoid_backward.default),
+    "relu": (torch.relu_, lambda dz, z: dz * z.sign()),
+}
+"""z = g(y), in place of y; and ∂ℓ/∂y from ∂ℓ/∂z and z."""
 
 
 class Network(nn.Module):
-    """Hidden layers z = g(Wu + b), or z = g(BN(Wu)) where m is given (sec. 3.2); Wz + b on top."""
+    """Hidden layers z = g(Wu + b), and Wz + b on top."""
 
-    def __init__(self, *, m: int | None, nonlinearity: str, spread: float) -> None:
+    def __init__(self, *, nonlinearity: str, spread: float) -> None:
         super().__init__()
         below = (PIXELS, UNITS, UNITS)
-        layers = [gaussian(inputs, UNITS, spread=spread) for inputs in below]
-        self.hidden = nn.ModuleList([Normalised(x.weight, m=m) for x in layers] if m else layers)
-        self.g = {"sigmoid": torch.sigmoid, "relu": torch.relu}[nonlinearity]
+        self.hidden = nn.ModuleList(gaussian(inputs, UNITS, spread=spread) for inputs in below)
+        self.g, self.gradient_of_g = NONLINEARITIES[nonlinearity]
         self.output = gaussian(UNITS, CLASSES, spread=spread)
 
-    def last_inputs(self, X: Float[Tensor, "N I"]) -> Float[Tensor, "N K"]:
+    def last_inputs(self, X: Float[Tensor, "N 784"]) -> Float[Tensor, "N K"]:
         """What goes into the nonlinearities of the last hidden layer (Fig. 1b, c)."""
         first, second, third = self.hidden
         return third(self.g(second(self.g(first(X)))))
 
-    def forward(self, X: Float[Tensor, "N I"]) -> Float[Tensor, "N 10"]:
+    def forward(self, X: Float[Tensor, "N 784"]) -> Float[Tensor, "N 10"]:
         return self.output(self.g(self.last_inputs(X)))
+
+
+class Normalised(Network):
+    """The same with z = g(BN(Wu)) (sec. 3.2): Alg. 1 in training, Alg. 2 in inference."""
+
+    averages: Tensor  # over mini-batches, moving: of each layer E[x], E[σ² + ε] (sec. 3.1)
+    epsilon: Tensor
+    share: Tensor
+
+    def __init__(self, *, m: int, nonlinearity: str, spread: float) -> None:
+        super().__init__(nonlinearity=nonlinearity, spread=spread)
+        for layer in self.hidden:
+            layer.register_parameter("bias", None)  # sec. 3.2: β has its role
+        self.m, self.newest = m, NEWEST
+        shape = len(self.hidden), UNITS
+        self.gamma, self.beta = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        self.register_buffer("epsilon", torch.full((UNITS,), EPSILON))
+        self.register_buffer("share", torch.full((m,), 1 / m))
+        start = torch.stack([torch.zeros(UNITS), 1 - 1 / m + self.epsilon])  # Var[x] = 1
+        self.register_buffer("averages", start.repeat(len(self.hidden), 1))
+
+    def forward(self, X: Float[Tensor, "N 784"]) -> Float[Tensor, "N 10"]:
+        if not self.training:
+            return super().forward(X)
+        V, b = self.output.weight, self.output.bias
+        W = [layer.weight for layer in self.hidden]
+        return Training.apply(X, self, self.gamma, self.beta, V, b, *W)
+
+    def last_inputs(self, X: Float[Tensor, "N 784"]) -> Float[Tensor, "N K"]:
+        """As of every network; in training without gradients."""
+        if self.training:
+            W = [layer.get_parameter("weight") for layer in self.hidden]
+            with torch.no_grad():
+                return self.transform(X, self.gamma, self.beta, W)[0]
+        mean, variance = self.averages.unflatten(0, (-1, 2)).unbind(1)  # (L, K) each
+        unbiased = (variance - self.epsilon) * (self.m / (self.m - 1))  # Alg. 2, line 10
+        slope = self.gamma * (unbiased + self.epsilon).rsqrt()
+        y = X
+        for layer, a, b in zip(self.hidden, slope, self.beta - slope * mean, strict=True):
+            u = y if y is X else self.g(y)
+            y = torch.addcmul(b, layer(u), a)  # line 11
+        return y
+
+    def transform(
+        self, u: Tensor, gamma: Tensor, beta: Tensor, W: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Alg. 1 in each layer: the last y, and of all layers u, x̂ and ∂y/∂x at fixed μ and σ²."""
+        share = self.share if len(u) == self.m else u.new_full((len(u),), 1 / len(u))  # (m,)
+        moments, kept, y = [], [], None
+        for weight, gamma_k, beta_k in zip(W, gamma, beta, strict=True):
+            u = u if y is None else self.g(y)
+            x = functional.linear(u, weight)  # (m, K)
+            mu = torch.mv(x.T, share)  # (K,); a product, as mean() takes longer
+            x_hat = x.sub_(mu)  # not yet scaled
+            variance = torch.addmv(self.epsilon, (x_hat * x_hat).T, share)  # (K,), σ² + ε
+            scale = variance.rsqrt()
+            x_hat *= scale
+            y = torch.addcmul(beta_k, x_hat, gamma_k)
+            moments += [mu, variance]
+            kept += [u, x_hat, scale.mul_(gamma_k)]
+        self.averages.lerp_(torch.stack(moments), self.newest)
+        assert y is not None
+        return y, kept
+
+
+class Training(torch.autograd.Function):
+    """Outputs of a normalised network in training, and gradients by the equations of sec. 3.
+
+    ∂ℓ/∂x, there before simplification, is γ / √(σ² + ε) · (∂ℓ/∂y − (∂ℓ/∂β + x̂ ∂ℓ/∂γ) / m).
+    One function for the whole network: autograd's own work for one a layer takes half as long as
+    the arithmetic of the layer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, network: Normalised, *parameters: Tensor) -> Tensor:
+        gamma, beta, V, b, *W = parameters
+        y, kept = network.transform(X, gamma, beta, W)
+        z = network.g(y)
+        ctx.gradient_of_g = network.gradient_of_g
+        ctx.save_for_backward(*kept, z, V, *W)
+        return functional.linear(z, V, b)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (dlogits,), saved = grad_outputs, ctx.saved_tensors
+        layers = len(saved) // 4
+        z, V, *W = saved[3 * layers :]
+        dV, db, dz = dlogits.T.mm(z), dlogits.sum(0), dlogits.mm(V)
+        dW, dgamma, dbeta = [], [], []
+        for k in reversed(range(layers)):
+            u, x_hat, slope = saved[3 * k : 3 * k + 3]
+            dy = ctx.gradient_of_g(dz, z)
+            dbeta_k, dgamma_k = dy.sum(0), torch.linalg.vecdot(dy, x_hat, dim=0)
+            through = torch.addcmul(dbeta_k, x_hat, dgamma_k)  # (m, K), by way of μ and σ²
+            dx = torch.sub(dy, through, alpha=1 / len(dy)).mul_(slope)
+            dW, dgamma, dbeta = [dx.T.mm(u), *dW], [dgamma_k, *dgamma], [dbeta_k, *dbeta]
+            if k or ctx.needs_input_grad[0]:
+                z, dz = u, dx.mm(W[k])
+        dX = dz if ctx.needs_input_grad[0] else None
+        return dX, None, torch.stack(dgamma), torch.stack(dbeta), dV, db, *dW
 
 
 def gaussian(inputs: int, units: int, *, spread: float) -> nn.Linear:

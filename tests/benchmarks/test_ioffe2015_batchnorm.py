@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from functools import partial
+from statistics import median
 from typing import Any
 
 SCRIPT = """
@@ -29,11 +31,10 @@ rows = Data(train=(X, D), test=(X[:60], D[:60]))
 
 def fused(variant):
     network = paper.model(variant)
-    for place, layer in enumerate(network.hidden):
-        linear = nn.Linear(layer.weight.shape[1], 100, bias=False)
-        linear.weight = layer.weight
-        network.hidden[place] = nn.Sequential(linear, nn.BatchNorm1d(100, momentum=0.01))
-    return network
+    layers = []
+    for linear in network.hidden:
+        layers += [linear, nn.BatchNorm1d(100, momentum=0.01), nn.Sigmoid()]
+    return nn.Sequential(*layers, network.output)
 
 
 def seconds(model):
@@ -54,8 +55,8 @@ def test_a_step_of_our_batch_norm_costs_little_more_than_torchs(benchmark: Any) 
     # In a process of its own: here the signatures of papers are checked at every call.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
-    value = float(done.stdout.split()[-1])
+    run = partial(subprocess.run, check=True, capture_output=True, text=True, env=environment)
+    value = median(float(run(words).stdout.split()[-1]) for _ in range(5))  # 0.03 apart
     benchmark.extra_info["batch norm of Alg. 1 / torch's fused layer, a step"] = round(value, 3)
     benchmark.pedantic(lambda: None, rounds=1)
     assert value <= 1.10
