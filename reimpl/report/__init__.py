@@ -20,16 +20,14 @@ from reimpl.report.papers import (
     show_page,
     why_page,
 )
+from reimpl.report.readme import committed_result, markdown_table, rebuild_readme
 from reimpl.report.results import (
-    committed_result,
     counting,
     counts,
     judged_json,
     judged_page,
     last_line,
-    markdown_table,
     measured_table,
-    rebuild_readme,
     result_page,
     to_json,
     unfavourable,

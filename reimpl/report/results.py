@@ -1,4 +1,4 @@
-"""Verdicts as a table, as JSON and as the table of a README."""
+"""Verdicts as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reimpl.claims import Claims, Property, Trend
-from reimpl.errors import PaperError
 from reimpl.report.text import (
     Page,
     Table,
@@ -29,11 +28,8 @@ if TYPE_CHECKING:
     from reimpl.claims import Claim
     from reimpl.evidence import BestBaseline, Evidence, Result, Spent
     from reimpl.records import Record
-    from reimpl.registry import Entry
     from reimpl.verdict import Measured, Verdict
 
-OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
-"""Between these lines of a README stands the table that is made from the committed records."""
 _FRAME = re.compile(r'^ *File "(.+)", line (\d+)', re.MULTILINE)
 LANES = (
     "reproduced",
@@ -166,8 +162,8 @@ def verdict_table(
             (
                 _name(verdict),
                 verdict.kind,
-                *_cells(claims.claims[verdict.id], verdict, measured or {}),
-                _baseline(verdict, (baselines or {}).get(verdict.id)),
+                *cells(claims.claims[verdict.id], verdict, measured or {}),
+                baseline_cell(verdict, (baselines or {}).get(verdict.id)),
                 verdict.lane,
                 _note(verdict, stale),
             )
@@ -176,7 +172,7 @@ def verdict_table(
     )
 
 
-def _cells(
+def cells(
     claim: Claim,
     verdict: Verdict,
     measured: Mapping[str, Measured],
@@ -192,7 +188,8 @@ def _cells(
     )
 
 
-def _baseline(verdict: Verdict, best: BestBaseline | None) -> str:
+def baseline_cell(verdict: Verdict, best: BestBaseline | None) -> str:
+    """The best plain method on the data of a claim, and its value."""
     return "" if best is None else f"{best.name} {figure(best.value, decimals(verdict.published))}"
 
 
@@ -340,7 +337,7 @@ def _evidence(evidence: Evidence) -> list[str]:
     return lines
 
 
-def _more_seeds(result: Result) -> dict[str, int]:
+def more_seeds(result: Result) -> dict[str, int]:
     """Variants of these verdicts of which more seeds count than `claims.toml` asks for."""
     judged = {name for verdict in result.verdicts for name in verdict.variants}
     return {name: seeds for name, seeds in result.more_seeds.items() if name in judged}
@@ -348,7 +345,7 @@ def _more_seeds(result: Result) -> dict[str, int]:
 
 def _seeds_to_explain(result: Result) -> list[str]:
     """What the reader must know of seeds that somebody may have added to decide a claim."""
-    more = _more_seeds(result)
+    more = more_seeds(result)
     if not more:
         return []
     names, most = some(tuple(more)), max(more.values())
@@ -401,7 +398,7 @@ def to_json(result: Result, *, altered: str = "") -> dict[str, Any]:
         "altered": altered or None,
         "evidence": dict(evidence.rests_on),
         "stale": list(evidence.stale),
-        "more_seeds": _more_seeds(result),
+        "more_seeds": more_seeds(result),
         "unreadable": [str(path) for path in evidence.unreadable],
         "errors": [
             {"variant": r.variant, "seed": r.seed, "error": last_line(r)}
@@ -452,66 +449,3 @@ def judged_json(claims: Claims, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "claims": verdicts_json(verdicts),
         **_counts_json(verdicts),
     }
-
-
-# The README
-
-
-def committed_result(entry: Entry) -> Result:
-    """Verdicts from the committed records only."""
-    from tempfile import TemporaryDirectory
-
-    from reimpl.evidence import judged
-
-    with TemporaryDirectory() as nothing:
-        return judged(entry, Path(nothing))
-
-
-def markdown_table(result: Result) -> str:
-    """The table of a README: what was published, what we measured, the verdict."""
-    claims, measured = result.entry.claims, result.evidence.measured
-    heads = ["claim", "published", "ours", "unit", "runs", "margin"]
-    heads += ["best baseline"] if result.baselines else []
-    rows = []
-    for verdict in result.verdicts:
-        cells = _cells(claims.claims[verdict.id], verdict, measured)
-        best = [_baseline(verdict, result.baselines.get(verdict.id)) or "-"]
-        proxy = " (proxy)" if verdict.proxy else ""
-        what = f"`{verdict.id}`{proxy}: {verdict.says} ({verdict.source})"
-        rows.append([what, *cells, *(best if result.baselines else []), f"**{verdict.lane}**"])
-    align = ["---", "---:", "---:", "---", "---:", "---:", *(["---:"] * bool(result.baselines))]
-    lines = [[*heads, "verdict"], [*align, "---"], *rows]
-    return "\n".join("| " + " | ".join(map(_escaped, cells)) + " |" for cells in lines)
-
-
-def _escaped(cell: str) -> str:
-    return " ".join(cell.replace("|", "\\|").split())
-
-
-def rebuild_readme(entry: Entry, result: Result | None = None) -> str:
-    """The README's text with its table made anew from the committed records.
-
-    Raises:
-        PaperError: there is no README, or it has no place for the table.
-    """
-    before, after = _around_table(entry)
-    found = result or committed_result(entry)
-    count = sum(record.part == "train" for record in found.evidence.records)
-    made = f"{counting(found.verdicts)}. {number(count, 'committed run')}"
-    if more := _more_seeds(found):
-        made += f", with more seeds of {number(len(more), 'variant')} than `claims.toml` asks for"
-    return f"{before}{OPEN}\n{markdown_table(found)}\n\n{made}.\n{CLOSE}{after}"
-
-
-def _around_table(entry: Entry) -> tuple[str, str]:
-    path = entry.folder / "README.md"
-    where = f"{entry.slug}/README.md"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PaperError(f"{where}: cannot be read: {error.strerror}") from None
-    before, first, rest = text.partition(OPEN)
-    _, second, after = rest.partition(CLOSE)
-    if not first or not second:
-        raise PaperError(f"{where}: no place for the table; write the lines {OPEN} and {CLOSE}")
-    return before, after
