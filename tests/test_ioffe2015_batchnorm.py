@@ -28,9 +28,7 @@ def both(
     nn.init.normal_(ours.gamma, 1.0, 0.3)
     nn.init.normal_(ours.beta)
     ours.double()
-    ours.share.fill_(1 / M)  # these come from single precision
-    ours.epsilon.fill_(EPSILON)
-    ours.averages[1::2] = 1 - 1 / M + EPSILON
+    ours.averages[1::2] = 1 - 1 / M + EPSILON  # not as in single precision
     return ours, of_torch(ours, nonlinearity, momentum).double()
 
 
@@ -90,13 +88,13 @@ def test_outputs_and_gradients_are_those_of_torch(nonlinearity: str, m: int) -> 
 def test_gradients_are_those_of_finite_differences() -> None:
     ours, _ = both()
     (X,) = batches(1)
-    names, parameters = zip(*ours.named_parameters(), strict=True)
+    X = X[:5].clone().requires_grad_()
 
-    def outputs(X: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(ours, dict(zip(names, values, strict=True)), (X,))
+    def outputs(X: Tensor, *_: Tensor) -> Tensor:
+        return ours(X)  # parameters are varied in place
 
-    inputs = X[:5].clone().requires_grad_(), *parameters
-    assert torch.autograd.gradcheck(outputs, inputs, fast_mode=True)
+    inputs = (X, *ours.parameters())
+    assert torch.autograd.gradcheck(outputs, inputs, fast_mode=True, atol=1e-9, rtol=1e-4)
 
 
 def test_inference_is_that_of_torch_after_any_number_of_batches() -> None:

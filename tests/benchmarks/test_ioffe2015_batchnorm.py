@@ -45,7 +45,7 @@ def seconds(model):
     return time.process_time() - began
 
 
-pairs = [(seconds(paper.model), seconds(fused)) for _ in range(12)]
+pairs = [(seconds(paper.model), seconds(fused)) for _ in range(5)]
 ours, theirs = zip(*pairs)
 print(min(ours) / min(theirs))  # the least of each: whatever disturbs a step only adds to it
 """
@@ -56,7 +56,8 @@ def test_a_step_of_our_batch_norm_costs_little_more_than_torchs(benchmark: Any) 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", SCRIPT]
     run = partial(subprocess.run, check=True, capture_output=True, text=True, env=environment)
-    value = median(float(run(words).stdout.split()[-1]) for _ in range(5))  # 0.03 apart
+    # where its memory happens to lie makes a process up to a tenth slower than others
+    value = median(float(run(words).stdout.split()[-1]) for _ in range(9))
     benchmark.extra_info["batch norm of Alg. 1 / torch's fused layer, a step"] = round(value, 3)
     benchmark.pedantic(lambda: None, rounds=1)
     assert value <= 1.10
