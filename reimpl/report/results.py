@@ -204,7 +204,8 @@ def counting(verdicts: Sequence[Verdict]) -> str:
     if tested:
         lost = sum(v.survives_holm is False for v in tested)
         done = counts(own)["reproduced"]
-        parts.append(f"{done - lost} of the {done} also hold after Holm's correction")
+        hold = "holds" if done - lost == 1 else "hold"
+        parts.append(f"{done - lost} of the {done} also {hold} after Holm's correction")
     return "; ".join(parts)
 
 
