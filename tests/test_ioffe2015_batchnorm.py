@@ -19,9 +19,7 @@ def batches(count: int) -> Iterator[Tensor]:
         yield torch.randn(M, 784, generator=generator).double() + 0.1 * k
 
 
-def both(
-    nonlinearity: str = "sigmoid", momentum: float | None = NEWEST
-) -> tuple[Normalised, nn.Sequential]:
+def both(nonlinearity: str = "sigmoid") -> tuple[Normalised, nn.Sequential]:
     """Our network, and one of torch's layers with the same parameters; in double precision."""
     torch.manual_seed(1)
     ours = Normalised(m=M, nonlinearity=nonlinearity, spread=0.1)
@@ -29,7 +27,7 @@ def both(
     nn.init.normal_(ours.beta)
     ours.double()
     ours.averages[1::2] = 1 - 1 / M + EPSILON  # not as in single precision
-    return ours, of_torch(ours, nonlinearity, momentum).double()
+    return ours, of_torch(ours, nonlinearity, NEWEST).double()
 
 
 def of_torch(ours: Normalised, nonlinearity: str, momentum: float | None) -> nn.Sequential:
@@ -49,15 +47,9 @@ def gradients(network: nn.Module, X: Tensor, pull: Tensor) -> dict[str, Tensor]:
     """The outputs, and the gradients of all parameters and of X."""
     X = X.clone().requires_grad_()
     out = network(X)
-    names = [name for name, _ in network.named_parameters()]
-    found = dict(
-        zip(
-            ["X", *names],
-            torch.autograd.grad((out * pull).sum(), [X, *network.parameters()]),
-            strict=True,
-        )
-    )
-    return {"out": out.detach(), **found}
+    inputs = {"X": X, **dict(network.named_parameters())}
+    found = torch.autograd.grad((out * pull).sum(), list(inputs.values()))
+    return {"out": out.detach(), **dict(zip(inputs, found, strict=True))}
 
 
 def network_of(variant: str, *, seed: int = 0) -> Network:

@@ -20,7 +20,7 @@ from reimpl.report.papers import (
     show_page,
     why_page,
 )
-from reimpl.report.readme import committed_result, markdown_table, rebuild_readme
+from reimpl.report.readme import markdown_table, rebuild_readme
 from reimpl.report.results import (
     counting,
     counts,
@@ -53,7 +53,6 @@ __all__ = [
     "checks_page",
     "claim_json",
     "claim_page",
-    "committed_result",
     "counting",
     "counts",
     "data_page",

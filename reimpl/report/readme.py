@@ -17,7 +17,7 @@ OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
 """Between these lines of a README stands the table."""
 
 
-def committed_result(entry: Entry) -> Result:
+def _committed(entry: Entry) -> Result:
     """Verdicts from the committed records only."""
     from tempfile import TemporaryDirectory
 
@@ -55,7 +55,7 @@ def rebuild_readme(entry: Entry, result: Result | None = None) -> str:
         PaperError: there is no README, or it has no place for the table.
     """
     before, after = _around_table(entry)
-    found = result or committed_result(entry)
+    found = result or _committed(entry)
     count = sum(record.part == "train" for record in found.evidence.records)
     made = f"{counting(found.verdicts)}. {number(count, 'committed run')}"
     if more := more_seeds(found):
