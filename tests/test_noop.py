@@ -102,7 +102,8 @@ def test_five_hundred_runs_that_do_nothing_are_all_there_once_and_take_no_longer
     engine: Literal["processes", "inprocess"],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first, last = check(tmp_path, engine, 500)
+    tries = [check(tmp_path / str(attempt), engine, 500) for attempt in range(3)]
+    first, last = map(min, zip(*tries, strict=True))  # whatever disturbs a try only adds to it
     with capsys.disabled():
         sys.stdout.write(f"\n{engine}: {1000 * first:.1f} ms a run, {1000 * last:.1f} at the end\n")
     assert last <= 2 * first
