@@ -22,7 +22,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from reimpl.context import Stopped
-from reimpl.engines import Room, check_ray, cluster
+from reimpl.engines import Room, check_ray, cluster, ray_task
 from reimpl.engines import ray as engine
 from reimpl.errors import RequestError
 from reimpl.jobs import Job
@@ -123,13 +123,13 @@ def test_a_run_that_exits_is_an_error_in_the_words_of_the_other_engine(
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What `_do` says; filled outside of any cluster."""
-    monkeypatch.setattr(engine.ray, "get_runtime_context", MagicMock())
+    monkeypatch.setattr(ray_task.ray, "get_runtime_context", MagicMock())
     return []
 
 
 def do(job: Job, runs: Path, sent: list[tuple[str, Any]]) -> tuple[str, Any]:
-    freight = engine._Freight(bell=MagicMock(), mark=runs, paper=str(job.entry.folder), model=None)
-    engine._do(job, freight, lambda *message: sent.append(message))
+    freight = ray_task.Freight(bell=MagicMock(), mark=runs, paper=str(job.entry.folder), model=None)
+    ray_task._do(job, freight, lambda *message: sent.append(message))
     return sent[-1]
 
 
@@ -141,7 +141,7 @@ def test_whatever_a_run_raises_ends_with_a_word_to_the_driver(
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
 ) -> None:
-    monkeypatch.setattr(engine, "_done", MagicMock(side_effect=error("enough")))
+    monkeypatch.setattr(ray_task, "_done", MagicMock(side_effect=error("enough")))
     kind, why = do(job(tiny_paper, tmp_path), tmp_path, sent)
     assert kind == "broken"
     assert f"{error.__name__}: enough" in why
@@ -159,8 +159,8 @@ def test_a_machine_that_sees_no_records_keeps_no_file_of_a_run_that_was_stopped(
         raise Stopped
 
     temporary = tmp_path / "temporary"
-    monkeypatch.setattr(engine.tempfile, "gettempdir", lambda: str(temporary))
-    monkeypatch.setattr(engine.jobs, "attempt", stopped)
+    monkeypatch.setattr(ray_task.tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.setattr(ray_task.jobs, "attempt", stopped)
     assert do(job(tiny_paper, tmp_path), tmp_path, sent)[0] == "stopped"
     assert list(temporary.iterdir()) == []
 
@@ -646,4 +646,4 @@ def test_ray_itself_chooses_the_gpu() -> None:
 
 def test_a_worker_with_another_torch_makes_no_record() -> None:
     with pytest.raises(RequestError, match=r"torch .*, and this machine 1\.0; install the same"):
-        engine._check_versions("1.0", "1.0")
+        ray_task._check_versions("1.0", "1.0")

@@ -8,21 +8,15 @@ that folder cannot be seen.
 
 import asyncio
 import resource
-import shutil
-import signal
 import sys
-import tempfile
-import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from math import inf
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
@@ -37,14 +31,13 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from reimpl import data, jobs
-from reimpl.claims import Source
 from reimpl.engines import Event, Room, cluster
 from reimpl.engines.processes import GRACE, TRIES
+from reimpl.engines.ray_task import ENDS, Freight, Message, work
 from reimpl.environment import environment
-from reimpl.errors import RecordError, ReimplError, RequestError
+from reimpl.errors import RecordError, RequestError
 from reimpl.jobs import Job, sources_read
 from reimpl.records import Record
-from reimpl.registry import Entry
 
 NODES = 10
 """How often a job is begun whose node dies: machines that can be taken away go in numbers."""
@@ -52,8 +45,6 @@ WAITING = 16
 """The least number of tasks that Ray knows of; of more it has twice what can run at once."""
 FILES = 256
 """Open files that are left to Ray, torch and the records."""
-TELL_EVERY = 0.2
-"""Seconds between two reports of a worker."""
 GATHER = 0.01
 """Seconds that a first report waits for others, so that the disk is waited for once."""
 LISTEN = 0.05
@@ -64,29 +55,6 @@ LOOK_EVERY = 5.0
 """Seconds between looks at the nodes that there are."""
 PATIENCE = 300.0
 """Seconds in which a cluster may find a node for what none can take; one that grows needs some."""
-ROOT = Path(__file__).parents[2]
-"""Where our code lies; on a worker, the parcel."""
-ENDS = ("done", "refused", "broken", "died", "stopped", "again")
-
-OFF = threading.Event()
-"""On a worker: work breaks off. Set once, as a worker serves one driver and ends with it."""
-
-Message = tuple[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Freight:
-    """What every job takes with it."""
-
-    bell: Any
-    """Rings when work breaks off."""
-    mark: Path
-    """A file in the driver's folder of records: a worker that sees it sees that folder."""
-    paper: str
-    model: str | None
-    sources: Mapping[str, Source] = field(default_factory=dict)
-    packed: Mapping[str, Any] = field(default_factory=dict)
-    """The files of each source, in Ray's object store."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -130,7 +98,7 @@ def run(
         cluster.connected(address, parcel.root, workers=room.threads),
     ):
         sources = sources_read(first.entry.claims, jobs) if address else {}
-        freight = _Freight(
+        freight = Freight(
             bell=_bell(),
             mark=mark,
             paper=parcel.paper,
@@ -169,10 +137,27 @@ def needs(job: Job) -> dict[str, float]:
     return {"CPU": max(variant.cpus, job.threads), "memory": int(job.memory_mb * 2**20), **gpus}
 
 
+def _task(job: Job) -> Any:
+    return _remote(tuple(needs(job).items()))
+
+
+@cache
+def _remote(wanted: tuple[tuple[str, float], ...]) -> Any:
+    """The task of such needs; a repeated stream may tell otherwise, so that Ray repeats none."""
+    of = dict(wanted)
+    return ray.remote(
+        num_cpus=of["CPU"],
+        num_gpus=of.get("GPU", 0),
+        memory=of["memory"],
+        max_retries=0,
+        num_returns="streaming",
+    )(work)
+
+
 class _Driver:
     """Keeps a window of jobs with Ray, so that thousands that wait cost nothing."""
 
-    def __init__(self, jobs: Sequence[Job], freight: _Freight, *, most: int | None) -> None:
+    def __init__(self, jobs: Sequence[Job], freight: Freight, *, most: int | None) -> None:
         self.waiting, self.again = deque(jobs), deque[_Flight]()
         self.freight, self.most = freight, most
         self.flying: dict[Any, _Flight] = {}
@@ -384,147 +369,3 @@ def _files_allow() -> int:
     """The most runs for which this process may open files: a claim, and a line to the worker."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if most == resource.RLIM_INFINITY else max(1, (most - FILES) // 2)
-
-
-# On a worker
-
-
-def _task(job: Job) -> Any:
-    return _remote(tuple(needs(job).items()))
-
-
-@cache
-def _remote(wanted: tuple[tuple[str, float], ...]) -> Any:
-    """The task of such needs; a repeated stream may tell otherwise, so that Ray repeats none."""
-    of = dict(wanted)
-    return ray.remote(
-        num_cpus=of["CPU"],
-        num_gpus=of.get("GPU", 0),
-        memory=of["memory"],
-        max_retries=0,
-        num_returns="streaming",
-    )(_work)
-
-
-def _work(job: Job, freight: _Freight) -> Iterator[list[Message]]:
-    """Do a job and tell what happens, several messages at a time."""
-    said: SimpleQueue[Message] = SimpleQueue()
-    signal.signal(signal.SIGINT, _stop)  # a run may begin as Ray cancels it
-
-    def send(kind: str, contents: Any) -> None:
-        said.put((kind, contents))
-
-    threading.Thread(target=_do, args=(job, freight, send), daemon=True).start()
-    last = ""
-    while last not in ENDS:
-        messages = list(_heard(said))
-        if messages:
-            last = messages[-1][0]
-        if messages and (last in ENDS or not OFF.is_set()):  # Ray ends a cancelled task that yields
-            yield messages
-
-
-def _heard(said: "SimpleQueue[Message]") -> Iterator[Message]:
-    """What is said until the next report is due, or until the end."""
-    until = time.monotonic() + TELL_EVERY
-    with suppress(Empty):
-        while True:
-            message = said.get(timeout=max(0.0, until - time.monotonic()))
-            yield message
-            if message[0] in ENDS:
-                return
-
-
-def _stop(*_: object) -> None:
-    OFF.set()
-    stop = getattr(sys.modules.get("reimpl.context"), "STOP", None)  # torch may be loading yet
-    if stop is not None:
-        stop.set()
-
-
-@cache
-def _listen(bell: Any) -> Any:
-    """Stop when the bell rings; a bell that is lost tells nothing. Waiting would free the core."""
-    heard = bell.heard.remote()
-    heard.future().add_done_callback(lambda told: told.exception() or _stop())
-    return heard
-
-
-def _do(job: Job, freight: _Freight, send: Callable[[str, Any], None]) -> None:
-    """Send how the job goes and, whatever happens, how it ended: the driver waits for that."""
-    send("started", {"node": ray.get_runtime_context().get_node_id()})
-    try:
-        send(*_ended(job, freight, lambda kind, contents: send(kind, dict(contents))))
-    except ReimplError as error:
-        send("refused", error)
-    except SystemExit as error:
-        send("died", f"ended with status {_status(error)}")
-    except BaseException:
-        send("broken", traceback.format_exc())
-
-
-def _ended(job: Job, freight: _Freight, emit: Callable[[str, Mapping[str, Any]], None]) -> Message:
-    try:
-        from reimpl.context import STOP, Stopped
-    except ImportError as error:
-        raise RequestError(f"a worker lacks a package: {error}") from None
-    except Exception as error:  # a library of torch's that is not there, or not for this machine
-        raise RequestError(f"a worker cannot begin: {cluster.one_line(error)}") from None
-    _listen(freight.bell)
-    if OFF.is_set():
-        STOP.set()
-    try:
-        with jobs.computing(job.threads):
-            return "done", _done(job, freight, emit)
-    except Stopped:
-        return "stopped", "it was asked to stop"
-
-
-def _status(error: SystemExit) -> int:
-    """With what status a process ends that raises it."""
-    if error.code is None:
-        return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1
-
-
-def _done(
-    job: Job, freight: _Freight, emit: Callable[[str, Mapping[str, Any]], None]
-) -> list[Record]:
-    _check_versions(job.key_parts[0]["torch"], job.key_parts[0]["numpy"])
-    for name, source in freight.sources.items():
-        if not data.packed_is_here(source):
-            data.unpack(source, ray.get(freight.packed[name]))
-    here = _moved_in(job, freight)
-    if freight.mark.is_file():
-        return jobs.attempt(here, emit)
-    aside = Path(tempfile.gettempdir()) / f"reimpl{freight.mark.name}" / job.keys[0]
-    try:
-        return jobs.attempt(replace(here, root=aside), emit)
-    finally:  # nobody comes back to it, but for another try after this process was killed
-        shutil.rmtree(aside, ignore_errors=True)
-        with suppress(OSError):
-            aside.parent.rmdir()  # unless another is at work there
-
-
-def _moved_in(job: Job, freight: _Freight) -> Job:
-    """The job with the code where it lies on this worker."""
-    model = freight.model and str(ROOT / freight.model)
-    return replace(job, entry=_entry(job.entry, freight.paper), model=model)
-
-
-@cache
-def _entry(entry: Entry, paper: str) -> Entry:
-    """One for all jobs, so that its claims are read once."""
-    return replace(entry, folder=ROOT / paper)
-
-
-@cache
-def _check_versions(torch: str, numpy: str) -> None:
-    """A record says what it was made with, and is found again by that."""
-    here = environment()
-    for name, wanted in (("torch", torch), ("numpy", numpy)):
-        if here[name] != wanted:
-            raise RequestError(
-                f"a worker has {name} {here[name]}, and this machine {wanted}; install the same "
-                "version on every node"
-            )
