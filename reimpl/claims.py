@@ -24,6 +24,10 @@ Scalar = bool | int | float | str
 COSTS: tuple[Cost, ...] = get_args(Cost)
 RIVALS = "rivals"
 """The folder of a paper with networks of ours, which the paper does not have."""
+WHOLES: Mapping[str, float] = MappingProxyType({"%": 100.0, "share": 1.0})
+"""Units of a share of items, and what all of them come to."""
+LARGEST = 1e150
+"""The largest number that is judged: the square of a larger one may be none."""
 
 
 def _frozen(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:

@@ -2,17 +2,25 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
 from reimpl import kept, registry
-from reimpl.claims import RIVALS, Claims, Scalar, Variant, foreign_variants, own_variants_of
+from reimpl.claims import (
+    RIVALS,
+    Claims,
+    Scalar,
+    Variant,
+    foreign_variants,
+    own_variants_of,
+    variants_of,
+)
 from reimpl.collecting import no_collecting
-from reimpl.errors import ReimplError, RequestError
+from reimpl.errors import ClaimsError, ReimplError, RequestError
 from reimpl.jobs import BASELINE_SECONDS, JobPart
 from reimpl.keys import Keys, declared, key_parts
 from reimpl.reading import apply_overrides
@@ -26,7 +34,7 @@ from reimpl.records import (
     write_measured,
 )
 from reimpl.registry import Entry
-from reimpl.verdict import DECIDED, LOOKS, Measured, Verdict, first_seeds
+from reimpl.verdict import DECIDED, LOOKS, Measured, Verdict, first_broken, first_seeds
 
 Where = Literal["local", "committed"]
 
@@ -58,6 +66,20 @@ class Evidence:
         for wanted in ("counts", "train"):
             places |= {v: where for (part, v), where in self.where.items() if part == wanted}
         return places
+
+    def beside(self, other: "Evidence", variant: str, name: str) -> "Evidence":
+        """With where that variant of another paper has its runs, under its name here."""
+        there = {(part, name): where for (part, v), where in other.where.items() if v == variant}
+        stale = (name,) if variant in other.stale else ()
+        return replace(self, where={**self.where, **there}, stale=(*self.stale, *stale))
+
+    @cached_property
+    def broken(self) -> Mapping[str, set[int]]:
+        """Variant → seeds whose run failed."""
+        seeds: dict[str, set[int]] = {}
+        for record in self.errors:
+            seeds.setdefault(record.variant, set()).add(record.seed)
+        return seeds
 
     @cached_property
     def measured(self) -> Mapping[str, Measured]:
@@ -146,26 +168,29 @@ def judged(
         found: this machine's records, when they were read already.
     """
     evidence = gather(entry, root, committed=committed, found=found)
-    broken: dict[str, set[int]] = {}
-    for record in evidence.errors:
-        broken.setdefault(record.variant, set()).add(record.seed)
+    broken: dict[str, Collection[int]] = dict(evidence.broken)
     measured = {metric: dict(values) for metric, values in evidence.measured.items()}
     others: dict[str, Variant] = {}
     for name in foreign_variants(entry.claims):
         elsewhere = _elsewhere(name, entry, root)
         if elsewhere is not None:
-            others[name], by_metric = elsewhere
-            for metric, values in by_metric.items():
-                measured.setdefault(metric, {})[name] = values
+            others[name], there = elsewhere
+            own = others[name].id
+            for metric, table in there.measured.items():
+                if own in table:
+                    measured.setdefault(metric, {})[name] = table[own]
+            broken[name] = there.broken.get(own, set())
+            evidence = evidence.beside(there, own, name)
     if first is not None:
         variants = {**entry.claims.variants, **others}
         measured = {m: first_seeds(table, variants, first) for m, table in measured.items()}
+        broken = dict(first_broken(broken, variants, first))
 
     def judge() -> list[Verdict]:
         from reimpl.judging import judge_all, judge_in_looks  # late: scipy
 
-        judge = partial(judge_in_looks, broken=broken) if in_looks else judge_all
-        return judge(entry.claims, measured, failed=frozenset(broken), others=others)
+        judge = judge_in_looks if in_looks else judge_all
+        return judge(entry.claims, measured, broken=broken, others=others)
 
     place = Store(root).folder(entry.slug) / (".verdicts-in-looks" if in_looks else ".verdicts")
     seeds = [(variant, sorted(runs)) for variant, runs in sorted(broken.items())]
@@ -192,17 +217,35 @@ def _more_seeds(
     return {name: seeds for name, seeds in found.items() if seeds > variants[name].seeds}
 
 
-def _elsewhere(name: str, entry: Entry, root: Path) -> tuple[Variant, Measured] | None:
-    """A variant of another paper and its runs, by metric; None when there is no such paper here."""
-    slug, _, variant = name.partition(":")
+def _elsewhere(name: str, entry: Entry, root: Path) -> tuple[Variant, Evidence] | None:
+    """A variant of another paper, and that paper's records; None when there is none here.
+
+    Raises:
+        ClaimsError: a metric of a claim means something else there.
+    """
+    slug, _, own = name.partition(":")
     beside = entry.folder.parent / slug
     try:
         other = registry.find(slug, (beside,) if (beside / "claims.toml").exists() else ())
-        measured = gather(other, root).measured
-        by_metric = {m: table[variant] for m, table in measured.items() if variant in table}
-        return other.claims.variant(variant), by_metric
+        found = other.claims.variant(own), gather(other, root)
     except ReimplError:
         return None
+    _check_alike(name, entry.claims, other.claims)
+    return found
+
+
+def _check_alike(name: str, claims: Claims, others: Claims) -> None:
+    for claim in claims.claims.values():
+        here, there = claims.metrics[claim.metric], others.metrics.get(claim.metric)
+        if name not in variants_of(claim) or there is None:
+            continue
+        for what in ("unit", "better"):
+            ours, theirs = getattr(here, what), getattr(there, what)
+            if ours != theirs:
+                raise ClaimsError(
+                    f"claim '{claim.id}': '{what}' of metric '{claim.metric}' is '{ours}' here and "
+                    f"'{theirs}' in the paper of '{name}'; only what is alike can be compared"
+                )
 
 
 def gather(
@@ -223,6 +266,7 @@ def gather(
     path = entry.folder / "measured.jsonl"
     promoted = read_measured(path, without=local) if committed else []
     others = [record for record in promoted if record.status == "ok"]
+    failed = [r for r in promoted if r.status == "error" and _PLACE(r) not in local]
     stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
     where: dict[tuple[str, str], Where] = dict.fromkeys(map(_PLACE, others), "committed")
     where |= dict.fromkeys(local, "local")
@@ -232,7 +276,7 @@ def gather(
     return Evidence(
         records=(*mine, *others),
         unused=Counter(record.variant for record in unused),
-        errors=tuple(current.of(found.errors)),
+        errors=(*current.of(found.errors), *failed),
         unreadable=tuple(found.unreadable),
         where=where,
         stale=tuple(sorted(stale)),
@@ -326,7 +370,8 @@ def promote(entry: Entry, root: Path) -> Evidence:
         raise RequestError(
             f"{entry.slug}: no records here of the current code; run `reimpl reproduce` first"
         )
-    dirty = [r for r in evidence.records if r.environment.get("git_dirty")]
+    made = [*evidence.records, *evidence.errors]
+    dirty = [r for r in made if r.environment.get("git_dirty")]
     if dirty:
         first = dirty[0]
         raise RequestError(
@@ -344,8 +389,13 @@ def promote(entry: Entry, root: Path) -> Evidence:
         )
     runs = Counter(record.variant for record in evidence.records)
     many = {variant for variant, count in runs.items() if count > WITH_CURVES}
-    write_measured(path, evidence.records, without_curves=many)
+    failed = [replace(r, error=_last_line(r.error)) for r in evidence.errors]  # no paths from here
+    write_measured(path, [*evidence.records, *failed], without_curves=many)
     return evidence
+
+
+def _last_line(error: str | None) -> str:
+    return (error or "").strip().rpartition("\n")[2]
 
 
 def restore(entry: Entry, root: Path) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reimpl.claims import Claims
+from reimpl.claims import LARGEST, Claims
 from reimpl.errors import RequestError, near
 from reimpl.judging import judge_all
 from reimpl.verdict import Verdict
@@ -113,10 +113,12 @@ def _csv_rows(text: str, name: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _json_rows(text: str, name: str) -> list[tuple[str, Mapping[str, Any]]]:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         where = f"{name}: line {error.lineno}"
         raise RequestError(f"{where}: not valid JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{name}: cannot be read: {error}") from None
     if isinstance(found, dict) and "measurements" in found:
         found = found["measurements"]
     if not isinstance(found, list):
@@ -127,6 +129,19 @@ def _json_rows(text: str, name: str) -> list[tuple[str, Mapping[str, Any]]]:
             raise RequestError(f"{where}: must be an object with {', '.join(COLUMNS)}")
         _check_columns(list(row), where, "key")
     return rows
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, no key of which is there twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r} stands twice in an object")
+    return table
 
 
 def _check_columns(found: Sequence[str], where: str, word: str) -> None:
@@ -153,7 +168,7 @@ def _measurement(row: Mapping[str, Any], where: str) -> Measurement:
 
 
 def _name(given: Any, where: str) -> str:
-    if not isinstance(given, str) or not given:
+    if not isinstance(given, str) or not given.isprintable() or not given:
         raise RequestError(f"{where}: must be a name, is {given!r}")
     return given
 
@@ -178,4 +193,6 @@ def _value(given: Any, where: str) -> float:
     if math.isnan(value) or value == -math.inf:
         what = "a number, or 'inf' for a target that was never reached"
         raise RequestError(f"{where}: must be {what}, is {given!r}")
+    if LARGEST < abs(value) < math.inf:
+        raise RequestError(f"{where}: must be at most {LARGEST:g}, is {given!r}")
     return value

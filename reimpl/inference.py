@@ -26,6 +26,8 @@ POWER = 0.8
 RESAMPLES = 1000
 ODD = 0.2
 """Share of the runs that may be of another kind, although all at hand are equal."""
+DIGITS = 12
+"""Digits in which numbers must be equal to be so: the last four of sixteen are rounding's."""
 
 
 # Means
@@ -86,11 +88,23 @@ class Precision:
         return _first(decided, least)
 
 
+def difference(first: float, second: float) -> float:
+    """First minus second, without what rounding leaves: to `DIGITS` digits of the larger one.
+
+    >>> difference(91.1, 91.0), difference(0.3, 0.1 + 0.2)
+    (0.1, 0.0)
+    """
+    larger = max(abs(first), abs(second))
+    if larger == 0 or math.isinf(larger):
+        return first - second
+    return round(first - second, DIGITS - 1 - math.floor(math.log10(larger)))
+
+
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and √(Σ(x − mean)²/(n − 1)) of (N,); the sd of equal values is exactly 0."""
-    n = len(values)
-    if min(values) == max(values):
-        return values[0], 0.0
+    """Mean and √(Σ(x − mean)²/(n − 1)) of (N,); exactly 0 where values are equal to `DIGITS`."""
+    n, low, high = len(values), min(values), max(values)
+    if high - low <= 10.0 ** (1 - DIGITS) * max(abs(low), abs(high)):
+        return low, 0.0
     mean = math.fsum(values) / n
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
 

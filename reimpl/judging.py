@@ -7,11 +7,12 @@ one family.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from reimpl.claims import (
+    WHOLES,
     Claim,
     Claims,
     Exact,
@@ -28,11 +29,22 @@ from reimpl.claims import (
 )
 from reimpl.errors import ClaimsError
 from reimpl.rules import Case, decide, joined, listed
-from reimpl.verdict import DECIDED, LOOKS, Measured, Verdict, first_seeds
+from reimpl.verdict import (
+    DECIDED,
+    LOOKS,
+    Broken,
+    Measured,
+    Verdict,
+    first_broken,
+    first_seeds,
+    has_seeds,
+)
 
-LEVELS = (0.0001, 0.002, 0.009, 0.02, 0.035)
+LEVELS = (0.0001, 0.002, 0.009, 0.02, 0.034)
 """What each look may spend, so that the false "reproduced" at the margin stays under 5 % over all
 looks."""
+LOST = 0.2
+"""Share of the runs that may fail: when more do, those that are left may be the better part."""
 LOG_MARGIN = math.log(1.25)
 """Default margin of ratios and times."""
 
@@ -44,7 +56,7 @@ def judge(
     *,
     deterministic: frozenset[str] = frozenset(),
     folds: Mapping[str, int] = MappingProxyType({}),
-    failed: frozenset[str] = frozenset(),
+    broken: Broken = MappingProxyType({}),
     settings: Mapping[str, float] = MappingProxyType({}),
     level: float = 0.05,
 ) -> Verdict:
@@ -57,9 +69,11 @@ def judge(
         deterministic: variants in which no seed plays a role, so that one run is all there is to
             know.
         folds: variants whose runs are the folds of a cross-validation: run r is fold r mod k. A
-            figure is the mean over all folds, so whole repeats are what counts; an order is judged
-            on the differences fold by fold, with the correction of Nadeau & Bengio (2003).
-        failed: variants all of whose runs failed.
+            figure is the mean over all folds, so whole repeats are what counts; an order and a
+            trend are judged on the differences fold by fold, with the correction of Nadeau &
+            Bengio (2003), a ratio is not.
+        broken: variant → seeds whose run failed. When too many did, the others do not reproduce a
+            claim, nor are they above it.
         settings: for a trend, each variant's value of the setting.
         level: one-sided; `level_at(n)` in the sequential mode.
 
@@ -82,7 +96,7 @@ def judge(
     blank = _blank(claim, metric)
     missing = [name for name in variants_of(claim) if not measured.get(name)]
     if missing:
-        return _without_runs(blank, missing, failed)
+        return _without_runs(blank, missing, broken)
     runs = {name: _counted(measured[name]) for name in variants_of(claim)}
     empty = [name for name, values in runs.items() if not values]
     if empty:
@@ -90,7 +104,10 @@ def judge(
         return replace(blank, lane="inconclusive", note=note)
     same = frozenset(v for v in deterministic & runs.keys() if len(set(runs[v].values())) == 1)
     split = {folds.get(name, 1) for name in runs}
-    paired = split.pop() if isinstance(claim, Order) and len(split) == 1 else 1
+    if len(split) > 1 or (isinstance(claim, Ratio) and split != {1}):
+        note = "runs that share training rows are compared fold by fold, and here they cannot be"
+        return replace(blank, lane="inconclusive", note=note)
+    paired = split.pop() if isinstance(claim, Order | Trend) else 1
     if paired == 1 and not isinstance(claim, Exact):  # a count is no mean over folds
         runs = {name: _repeats(values, folds.get(name, 1)) for name, values in runs.items()}
     cut = [name for name, values in runs.items() if not values]
@@ -98,14 +115,19 @@ def judge(
         note = f"no cross-validation of {listed(cut)} is complete"
         return replace(blank, lane="inconclusive", note=note)
     case = Case(blank=blank, better=metric.better, runs=runs, fixed=same, folds=paired, level=level)
-    return decide(claim, case, settings)
+    verdict = decide(claim, case, settings)
+    if isinstance(claim, Exact):  # what is counted needs no training
+        return verdict
+    lost = {name: len({*broken.get(name, ())} - measured[name].keys()) for name in runs}
+    most = max(n / (n + len(measured[name])) for name, n in lost.items())
+    return _with_failures(verdict, sum(lost.values()), most)
 
 
 def judge_all(
     claims: Claims,
     measured: Mapping[str, Measured],
     *,
-    failed: frozenset[str] = frozenset(),
+    broken: Broken = MappingProxyType({}),
     others: Mapping[str, Variant] = MappingProxyType({}),
     level: float = 0.05,
 ) -> list[Verdict]:
@@ -114,7 +136,7 @@ def judge_all(
     Args:
         claims: the paper.
         measured: metric → variant → seed → value.
-        failed: variants all of whose runs failed.
+        broken: variant → seeds whose run failed.
         others: variants of other papers that claims speak of, as `slug:variant`.
         level: one-sided; `level_at(n)` in the sequential mode.
 
@@ -132,7 +154,7 @@ def judge_all(
             measured.get(claim.metric, {}),
             deterministic=deterministic,
             folds=folds,
-            failed=failed,
+            broken=broken,
             settings=_settings(claim, claims),
             level=level,
         )
@@ -145,9 +167,8 @@ def judge_in_looks(
     claims: Claims,
     measured: Mapping[str, Measured],
     *,
-    failed: frozenset[str] = frozenset(),
+    broken: Broken = MappingProxyType({}),
     others: Mapping[str, Variant] = MappingProxyType({}),
-    broken: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> list[Verdict]:
     """A verdict for every claim as the sequential mode reaches it.
 
@@ -158,30 +179,28 @@ def judge_in_looks(
     Args:
         claims: the paper.
         measured: metric → variant → seed → value; seeds beyond a look are not looked at.
-        failed: variants all of whose runs failed.
-        others: variants of other papers that claims speak of, as `slug:variant`.
         broken: variant → seeds whose run failed; a look does not wait for them.
+        others: variants of other papers that claims speak of, as `slug:variant`.
     """
     variants = {**claims.variants, **others}
     found: dict[str, Verdict] = {}
     for look, level in zip(LOOKS, LEVELS, strict=True):
         cut = {m: first_seeds(table, variants, look) for m, table in measured.items()}
-        for verdict in judge_all(claims, cut, failed=failed, others=others, level=level):
+        lost = first_broken(broken, variants, look)
+        for verdict in judge_all(claims, cut, broken=lost, others=others, level=level):
             held = found.get(verdict.id)
             table = cut.get(verdict.metric, {})
-            whole = all(
-                _has_seeds({*table.get(name, ()), *broken.get(name, ())}, variants[name], look)
+            whole = verdict.kind == "exact" or all(
+                has_seeds({*table.get(name, ()), *lost.get(name, ())}, variants[name], look)
                 for name in verdict.variants
                 if name in variants
             )
+            if held is None and not whole and verdict.lane in DECIDED:
+                note = f"the first look, of {look} seeds, is not complete"
+                verdict = replace(verdict, lane="inconclusive", note=note)
             if held is None or (held.lane not in DECIDED and whole):
                 found[verdict.id] = replace(verdict, look=look, p_holm=None, survives_holm=None)
     return list(found.values())
-
-
-def _has_seeds(runs: set[int], variant: Variant, look: int) -> bool:
-    """Whether it has been run so often, where chance plays a role in it."""
-    return variant.deterministic or runs >= set(range(look * variant.folds))
 
 
 def default_margin(claim: Claim, metric: Metric) -> tuple[float | None, str | None]:
@@ -216,7 +235,7 @@ def level_at(n: int) -> float:
     """The sequential mode's one-sided level with n seeds: that of the last look at or before n.
 
     >>> level_at(3), level_at(5), level_at(20)
-    (0.0001, 0.002, 0.035)
+    (0.0001, 0.002, 0.034)
     """
     return LEVELS[max(sum(look <= n for look in LOOKS), 1) - 1]
 
@@ -242,15 +261,27 @@ def _blank(claim: Claim, metric: Metric) -> Verdict:
     )
 
 
-def _without_runs(blank: Verdict, missing: Sequence[str], failed: frozenset[str]) -> Verdict:
-    broken = [name for name in missing if name in failed]
-    if broken:
-        return replace(blank, lane="error", note=f"every run of {listed(broken)} failed")
+def _without_runs(blank: Verdict, missing: Sequence[str], broken: Broken) -> Verdict:
+    failed = [name for name in missing if broken.get(name)]
+    if failed:
+        return replace(blank, lane="error", note=f"every run of {listed(failed)} failed")
     note = f"needs {blank.needs}" if blank.needs else f"no run of {listed(missing)}"
     other = next((name.partition(":")[0] for name in missing if ":" in name), None)
     if other and not blank.needs:
         note = joined(note, f"`make reproduce PAPER={other}` makes it")
     return replace(blank, lane="not run", note=note)
+
+
+def _with_failures(verdict: Verdict, failures: int, share: float) -> Verdict:
+    """Failed runs stand in the note; too large a share of a variant's leaves nothing to praise."""
+    if not failures:
+        return verdict
+    verdict = replace(verdict, failures=failures)
+    said = f"{failures:,} {'run' if failures == 1 else 'runs'} failed"
+    if share <= LOST or verdict.lane not in ("reproduced", "above"):
+        return replace(verdict, note=joined(verdict.note, said))
+    note = f"{said}, and the others alone do not stand for the method"
+    return replace(verdict, lane="inconclusive", seeds_needed=None, note=note)
 
 
 def _counted(values: Mapping[int, float | bool | None]) -> dict[int, float]:
@@ -314,7 +345,7 @@ def _default_margins(
     found = []
     if claim.spread is not None:
         found.append((2 * claim.spread.sd, "2 times the published standard deviation"))
-    whole = {"%": 100.0, "share": 1.0}.get(metric.unit)
+    whole = WHOLES.get(metric.unit)
     if metric.items and whole:
         share = min(max(claim.published.value / whole, 0.0), 1.0)
         noise = 2 * whole * math.sqrt(share * (1 - share) / metric.items)

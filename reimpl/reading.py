@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from math import isfinite
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -18,7 +17,10 @@ import rtoml
 
 from reimpl.claims import (
     KINDS,
+    LARGEST,
     RIVALS,
+    WHOLES,
+    Better,
     Citation,
     Claim,
     Claims,
@@ -33,8 +35,11 @@ from reimpl.claims import (
     Scalar,
     Setting,
     Source,
+    Speed,
     Trend,
+    Value,
     Variant,
+    kind_of,
     own_variants_of,
     variants_of,
 )
@@ -282,8 +287,8 @@ class _Reader:
             return float(value)
         if type(value) is not hint:
             raise self.error(where, f"must be {_SCALARS[hint]}, is {value!r}")
-        if isinstance(value, float) and not isfinite(value):
-            raise self.error(where, f"must be a finite number, is {value}")
+        if isinstance(value, float) and not abs(value) <= LARGEST:
+            raise self.error(where, f"must be a finite number of at most {LARGEST:g}, is {value}")
         if isinstance(value, str) and not value.strip():
             raise self.error(where, "is empty")
         return value
@@ -305,7 +310,9 @@ class _Reader:
         text = str(value)
         if not (_DIGITS.fullmatch(text) and re.match(r"[+-]?\.?\d", text)):
             raise self.error(where, f'must be a printed number such as "1,425", is {value!r}')
-        return Printed(text)
+        if abs((figure := Printed(text)).value) > LARGEST:
+            raise self.error(where, f"must be a number of at most {LARGEST:g}")
+        return figure
 
     # Claims
 
@@ -332,6 +339,8 @@ class _Reader:
             raise self.error(where, f"margin must be positive, is {claim.margin}")
         if claim.margin is not None and claim.margin_reason is None:
             raise self.error(where, "a margin needs a 'margin_reason', declared before any run")
+        if claim.margin is not None and isinstance(claim, Trend | Property):
+            raise self.error(where, f"a {kind_of(claim)} has no margin")
         if isinstance(claim, Order) and (claim.no_worse != (claim.margin is not None)):
             raise self.error(where, "'no_worse = true' and 'margin' go together")
 
@@ -485,13 +494,19 @@ def _check_references(claims: Claims, reader: _Reader) -> None:
         for name in variant.sources or ():
             reader.check_known(name, claims.sources, "data", f"variant '{variant.id}'")
     for metric in claims.metrics.values():
-        if metric.reaches:
-            where = f"[metric.{metric.name}]"
-            reader.check_known(metric.reaches.curve, claims.metrics, "curve", where)
+        _check_metric(metric, claims, reader, f"[metric.{metric.name}]")
     for deviation in claims.deviations:
         if deviation.switch is not None:
             where = f"deviation '{deviation.id}'"
             reader.check_known(deviation.switch, claims.variants, "variant", where)
+
+
+def _check_metric(metric: Metric, claims: Claims, reader: _Reader, where: str) -> None:
+    if metric.items and metric.unit not in WHOLES:
+        units = " or ".join(map(repr, WHOLES))
+        raise reader.error(where, f"'items' needs the unit {units}, is {metric.unit!r}")
+    if metric.reaches:
+        reader.check_known(metric.reaches.curve, claims.metrics, "curve", where)
 
 
 def _check_claim_references(claim: Claim, claims: Claims, reader: _Reader) -> None:
@@ -504,8 +519,18 @@ def _check_claim_references(claim: Claim, claims: Claims, reader: _Reader) -> No
         raise reader.error(where, "names no variant of this paper")
     if isinstance(claim, Order) and claims.metrics[claim.metric].better == "neither":
         raise reader.error(where, f"metric '{claim.metric}' says that neither way is better")
+    _check_side(claim, claims.metrics[claim.metric].better, reader, where)
     if isinstance(claim, Trend):
         _check_trend(claim, claims, reader, where)
+
+
+def _check_side(claim: Claim, better: Better, reader: _Reader, where: str) -> None:
+    """A time is better when it is lower, and a best needs a better side."""
+    if isinstance(claim, Speed) and better == "higher":
+        hint = "a `speed` is a time to a target; lower is better, or neither"
+        raise reader.error(where, f"metric '{claim.metric}' says that higher is better: {hint}")
+    if isinstance(claim, Value) and claim.best_of is not None and better == "neither":
+        raise reader.error(where, "'best_of' needs a metric that says which way is better")
 
 
 def _check_trend(claim: Trend, claims: Claims, reader: _Reader, where: str) -> None:

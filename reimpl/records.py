@@ -546,13 +546,14 @@ def _recalled(rows: Sequence[Row], paper: str, folder: Path) -> list[Record]:
 
 
 _LINE = re.compile(
-    r'\{"schema":\d+,"paper":"[^"]*","variant":("(?:[^"\\]|\\.)*"),"seed":\d+,"part":"(\w+)"'
+    r'\{"schema":\d+,"paper":"[^"]*","variant":("(?:[^"\\]|\\.)*"),"seed":\d+,"part":"(\w+)",'
+    r'"status":"ok"'
 )
-"""How a line that we wrote begins; told apart without reading it all."""
+"""How the line of a run begins that gave a result; told apart without reading it all."""
 
 
 def count_measured(path: Path) -> Counter[tuple[str, str]]:
-    """Part and variant → promoted records, as the lines begin; none when the file is not there."""
+    """Part and variant → promoted results, as the lines begin; none when the file is not there."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -568,7 +569,7 @@ def read_measured(
 
     Args:
         path: `measured.jsonl` of the paper.
-        without: parts and variants that are passed over.
+        without: parts and variants whose results are passed over.
 
     Raises:
         RecordError: a line is no record; names file and line.

@@ -31,12 +31,14 @@ from reimpl.claims import (
 )
 from reimpl.errors import ClaimsError
 from reimpl.inference import (
+    DIGITS,
     MOST,
     Precision,
     above_p,
     best_of,
     best_pivot,
     cv_star,
+    difference,
     equal_p,
     equal_seeds,
     majority_p,
@@ -141,7 +143,7 @@ class Case:
         return replace(self.blank, lane=lane, **found)
 
     def side(self, *, larger: bool) -> Lane:
-        """The lane beyond the margin: below is worse, or smaller where neither is better."""
+        """The lane beyond the margin: below is worse, a weaker effect, or smaller."""
         return "above" if larger != (self.better == "lower") else "below"
 
     def place(self, low: float, high: float, *, slack: float = 0.0) -> Lane:
@@ -155,14 +157,16 @@ class Case:
             return self.side(larger=True)
         return "inconclusive"
 
-    def why(self, lane: Lane, what: str, needed: int | None) -> str:
-        """The sentence for a lane of `place`; `what` is the quantity."""
+    def why(self, lane: Lane, what: str, more: str) -> str:
+        """The sentence for a lane of `place`; `what` is the quantity, `more` what would decide."""
         if lane == "reproduced":
             return f"the {self.covers} interval of {what} lies within the margin"
         if lane == "inconclusive":
-            return joined(f"the {self.covers} interval of {what} crosses the margin", _more(needed))
+            return joined(f"the {self.covers} interval of {what} crosses the margin", more)
         words = {"below": "worse", "above": "better"}
-        if self.better == "neither":
+        if self.blank.kind == "ratio":
+            words = {"below": "a weaker effect", "above": "a stronger effect"}
+        elif self.better == "neither":
             words = {"below": "smaller", "above": "larger"}
         check = "check that the protocol is the paper's" if lane == "above" else ""
         return joined(f"{what} is {words[lane]} than published by more than the margin", check)
@@ -188,14 +192,15 @@ class Case:
         if equal_p(n) < self.level:
             return replace(verdict, p=max(verdict.p or 0.0, equal_p(n)))
         needed = equal_seeds(self.level)
-        note = f"{_seeds(n)} are equal, so that their spread is not known; {needed} would be enough"
+        runs = f"{n:,} folds" if self.folds > 1 else _seeds(n)
+        note = f"{runs} are equal, so that their spread is not known; {needed} would be enough"
         hint = "say `deterministic` where no seed plays a role"
         return replace(
             verdict,
             lane="inconclusive",
             interval=None,
             p=None,
-            seeds_needed=needed,
+            seeds_needed=self.repeats(needed),
             detectably_different=False,
             note=joined(note, hint),
         )
@@ -272,7 +277,7 @@ def _judge_mean(claim: Value, case: Case, values: Sequence[float]) -> Verdict:
     needed = precision.seeds(offset, case.margin, least=n + 1) if lane == "inconclusive" else None
     excluded = abs(offset) > t_quantile(0.025, precision.df(n)) * precision.se(n) + slack
     differs = lane == "reproduced" and excluded
-    note = case.why(lane, "our mean", needed)
+    note = case.why(lane, "our mean", _more(needed))
     verdict = case.verdict(
         lane,
         interval=(figure + low, figure + high),
@@ -327,7 +332,7 @@ def _judge_best(claim: Value, case: Case, k: int) -> Verdict:
         interval=(min(ends), max(ends)),
         p=pivot_p(pivot, offset, case.margin, sd=sd),
         seeds_needed=needed,
-        note=case.why(lane, what, needed),
+        note=case.why(lane, what, _more(needed)),
         **found,
     )
     return case.once_spread_is_known(sd, verdict)
@@ -376,7 +381,8 @@ def _judge_pair(case: Case, pair: tuple[str, str]) -> Verdict:
     note = f"{pair[0]} wins {_percent(share)} of {n:,} {'folds' if case.folds > 1 else 'pairs'}"
     if lane == "inconclusive":
         note = joined(note, _more(needed))
-    return case.verdict(lane, p=p, seeds_needed=needed, note=note, **found)
+    verdict = case.verdict(lane, p=p, seeds_needed=needed, note=note, **found)
+    return case.once_spread_is_known(mean_sd(signs)[1], verdict) if case.folds > 1 else verdict
 
 
 def _fold_p(case: Case, gains: Sequence[float]) -> tuple[float, float]:
@@ -384,6 +390,8 @@ def _fold_p(case: Case, gains: Sequence[float]) -> tuple[float, float]:
     mean, sd = mean_sd(gains)
     precision, n = case.precision(sd), len(gains)
     se, df = precision.se(n), precision.df(n)
+    if mean == 0:
+        return 1.0, 1.0
     return above_p(mean, se=se, df=df), above_p(-mean, se=se, df=df)
 
 
@@ -417,7 +425,7 @@ def _judge_no_worse(case: Case, pair: tuple[str, str]) -> Verdict:
         lane,
         p=above_p(mean + case.margin, se=precision.se(n), df=precision.df(n)),
         seeds_needed=needed,
-        note=_no_worse_note(case, lane, needed),
+        note=_no_worse_note(case, lane, _more(needed)),
         **found,
     )
     return case.once_spread_is_known(sd, verdict)
@@ -436,7 +444,7 @@ def _no_worse_with_misses(case: Case, gains: Sequence[float], found: Mapping[str
         lane = "below"
     needed = LEAST_PAIRS if n < LEAST_PAIRS else None
     p = majority_p(sum(gain > -case.margin for gain in gains), n)
-    note = _no_worse_note(case, lane, needed)
+    note = _no_worse_note(case, lane, _more(needed) if needed else "")
     return case.verdict(lane, p=p, seeds_needed=needed, note=note, **found)
 
 
@@ -449,6 +457,7 @@ def _judge_ratio(claim: Ratio, case: Case) -> Verdict:
         note = "a ratio needs positive values: it is judged on the log scale"
         return case.verdict("inconclusive", n=n, note=note)
     figure = math.log(claim.published.value)
+    case = replace(case, better="higher" if figure >= 0 else "lower")  # below: a weaker effect
     if case.settled(claim.variants):
         gap = math.log(first[0]) - math.log(second[0])  # NaN when both missed their target
         mean = None if math.isnan(gap) else _exp(gap)
@@ -456,7 +465,7 @@ def _judge_ratio(claim: Ratio, case: Case) -> Verdict:
     if not all(map(math.isfinite, (*first, *second))):
         return _judge_ratio_of_medians(claim, case, figure)
     if rows:
-        mean, sd = mean_sd([math.log(a / b) for a, b in rows])
+        mean, sd = mean_sd([round(math.log(a) - math.log(b), DIGITS) for a, b in rows])
         precision = Precision(sd=sd, level=case.level)
     else:
         mean, precision = unpaired(
@@ -489,7 +498,7 @@ def _judge_ratio_of_medians(claim: Ratio, case: Case, figure: float) -> Verdict:
         lane,
         interval=(_exp(low + figure), _exp(high + figure)),
         p=max(inside),
-        note=joined(note, case.why(lane, "the ratio of the medians", None)),
+        note=joined(note, case.why(lane, "the ratio of the medians", "")),
         **found,
     )
 
@@ -538,7 +547,7 @@ def _judge_median_log(case: Case, offsets: Sequence[float], figure: float) -> Ve
         interval=(_exp(low + figure), _exp(high + figure)),
         p=max(majority_p(above, n), majority_p(below, n)),
         seeds_needed=needed,
-        note=joined(_missed(offsets), case.why(lane, "our median", needed)),
+        note=joined(_missed(offsets), case.why(lane, "our median", _more(needed))),
         **found,
     )
 
@@ -558,6 +567,8 @@ def _judge_trend(claim: Trend, case: Case, settings: Mapping[str, float]) -> Ver
         return case.direct("reproduced" if sign * slope > 0 else "below", mean=slope)
     if n < LEAST:
         return case.hint(sign * slope > 0, LEAST_PAIRS, n=n, mean=slope)
+    if case.folds > 1:
+        return _judge_trend_of_folds(claim, case, [float(s) for s in np.median(slopes, axis=1)])
     draws = resampled_medians(slopes)
     ends = widened(draws, n, case.level)
     low, high = sorted(sign * end for end in ends)
@@ -574,6 +585,33 @@ def _judge_trend(claim: Trend, case: Case, settings: Mapping[str, float]) -> Ver
         seeds_needed=needed,
         note=_trend_note(claim, case, lane, needed),
     )
+
+
+def _judge_trend_of_folds(claim: Trend, case: Case, slopes: Sequence[float]) -> Verdict:
+    """Corrected t-test of the folds' median slopes, which are not independent of each other."""
+    n, sign = len(slopes), 1.0 if claim.direction == "rises" else -1.0
+    if not all(map(math.isfinite, slopes)):
+        note = "a fold without a figure has no slope"
+        return case.verdict("inconclusive", n=n, note=note)
+    mean, sd = mean_sd(slopes)
+    precision = case.precision(sd)
+    p, p_reversed = _fold_p(case, [sign * slope for slope in slopes])
+    lane: Lane = "inconclusive"
+    if min(p, p_reversed) < case.level:
+        lane = "reproduced" if p < p_reversed else "below"
+    needed = None
+    if lane == "inconclusive":
+        needed = case.repeats(precision.seeds(mean, 0.0, least=n + 1))
+    verdict = case.verdict(
+        lane,
+        n=n,
+        mean=mean,
+        interval=(mean - precision.reach(n), mean + precision.reach(n)),
+        p=p,
+        seeds_needed=needed,
+        note=_trend_note(claim, case, lane, needed),
+    )
+    return case.once_spread_is_known(sd, verdict)
 
 
 def _judge_property(claim: Property, case: Case) -> Verdict:
@@ -627,7 +665,7 @@ def _on_log_scale(
         interval=(_exp(offset - reach + figure), _exp(offset + reach + figure)),
         p=tost_p(offset, case.margin, se=precision.se(n), df=precision.df(n)),
         seeds_needed=needed,
-        note=case.why(lane, what, needed),
+        note=case.why(lane, what, _more(needed)),
         **found,
     )
     return case.once_spread_is_known(precision.sd, verdict)
@@ -643,7 +681,7 @@ def _difference(case: Case, rows: Sequence[tuple[float, ...]]) -> dict[str, Any]
     n = len(rows)
     if not all(map(math.isfinite, chain.from_iterable(rows))) or not rows:
         return {"n": n, "mean": None}
-    mean, sd = mean_sd([first - second for first, second in rows])
+    mean, sd = mean_sd([difference(first, second) for first, second in rows])
     if n < 2:
         return {"n": n, "mean": mean}
     reach = case.precision(sd).reach(n)
@@ -655,13 +693,13 @@ def _gain(better: Better, first: float, second: float) -> float:
     misses = math.isinf(first), math.isinf(second)
     if any(misses):
         return 0.0 if all(misses) else -math.inf if misses[0] else math.inf
-    return second - first if better == "lower" else first - second
+    return difference(second, first) if better == "lower" else difference(first, second)
 
 
 def _test(claim: Property) -> Callable[[float], bool]:
     """The claim's test of one run."""
     if claim.test == "holds":
-        return bool
+        return lambda value: value == 1  # in every fold, where it is a mean over folds
     symbol = claim.test[: 2 if claim.test[1:2] == "=" else 1]
     compare = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}[symbol]
     try:
@@ -788,12 +826,12 @@ def _standing(share: float) -> str:
     return f"the published run is faster than {_percent(1 - share) if share else 'all'} of ours"
 
 
-def _no_worse_note(case: Case, lane: Lane, needed: int | None) -> str:
+def _no_worse_note(case: Case, lane: Lane, more: str) -> str:
     if lane == "reproduced":
         return f"the {case.covers} interval of the loss stays below the margin"
     if lane == "below":
         return "the loss is more than the margin"
-    return joined(f"the {case.covers} interval of the loss crosses the margin", _more(needed))
+    return joined(f"the {case.covers} interval of the loss crosses the margin", more)
 
 
 def _trend_note(claim: Trend, case: Case, lane: Lane, needed: int | None) -> str:

@@ -1,11 +1,13 @@
 """What is found about a claim, in the words of every report."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from reimpl.claims import Cost, Variant
 
+Broken = Mapping[str, Collection[int]]
+"""Variant → seeds whose run failed."""
 Measured = Mapping[str, Mapping[int, float | bool | None]]
 """Variant → seed → value of a metric; `None` where it is not defined, `inf` where a target was
 missed."""
@@ -27,7 +29,9 @@ class Verdict:
     lane: Lane
     n: int = 0
     """Runs that count; pairs of runs for `order`, `ratio` and `trend`. Of a cross-validation, its
-    repeats; the pairs of an `order` are folds then."""
+    repeats; the pairs of an `order` and the slopes of a `trend` are folds then."""
+    failures: int = 0
+    """Runs of its variants that failed, and so do not count."""
     mean: float | None = None
     """What stands beside the published figure: the count, of several the furthest (`exact`), the
     mean (`value`), the expected best of k (`value` with `best_of`), the first minus the second
@@ -77,3 +81,17 @@ def first_seeds(table: Measured, variants: Mapping[str, Variant], seeds: int) ->
         for name, runs in table.items()
         if name in variants
     }
+
+
+def first_broken(broken: Broken, variants: Mapping[str, Variant], seeds: int) -> Broken:
+    """The failed runs among each variant's first seeds."""
+    return {
+        name: {run for run in runs if run < seeds * variants[name].folds}
+        for name, runs in broken.items()
+        if name in variants
+    }
+
+
+def has_seeds(runs: Collection[int], variant: Variant, seeds: int) -> bool:
+    """Whether it has been run so often, where chance plays a role in it."""
+    return variant.deterministic or {*runs} >= {*range(seeds * variant.folds)}

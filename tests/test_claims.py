@@ -375,7 +375,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "no finite number": (
         "margin = 0.2",
         "margin = nan",
-        "claim 'error': 'margin': must be a finite number, is nan",
+        "claim 'error': 'margin': must be a finite number of at most 1e+150, is nan",
     ),
     "text for a list": (
         '["A. Author", "B. Author"]',
@@ -504,6 +504,41 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "claim 'error': a margin needs a 'margin_reason'",
     ),
     "margin of nothing": ("margin = 0.2", "margin = 0", "claim 'error': margin must be positive"),
+    "margin of a trend": (
+        'direction = "falls"\n',
+        'direction = "falls"\nmargin = 1\nmargin_reason = "a little"\n',
+        "claim 'falls': a trend has no margin",
+    ),
+    "margin of a property": (
+        "share = 0.9\n",
+        "share = 0.9\nmargin = 1\n",
+        "claim 'mostly': a property has no margin",
+    ),
+    "a time that is better when it is longer": (
+        'unit = "epochs"\nbetter = "lower"',
+        'unit = "epochs"\nbetter = "higher"',
+        "claim 'quick': metric 'epochs' says that higher is better: a `speed` is a time",
+    ),
+    "best of several, and neither way is better": (
+        'metric = "test/error"\nvariant = "plain"\npublished = "0.95"',
+        'metric = "norm"\nbest_of = 5\nvariant = "plain"\npublished = "0.95"',
+        "claim 'error': 'best_of' needs a metric that says which way is better",
+    ),
+    "items of what is no share": (
+        'unit = "%"',
+        'unit = "percent"',
+        "[metric.test/error]: 'items' needs the unit '%' or 'share', is 'percent'",
+    ),
+    "figure beyond all numbers": (
+        'published = "1,425"',
+        f'published = "{"9" * 400}"',
+        "claim 'quick': 'published': must be a number of at most 1e+150",
+    ),
+    "spread beyond all numbers": (
+        "sd = 0.1, n = 5",
+        "sd = 1e300, n = 5",
+        "claim 'error': 'spread': 'sd': must be a finite number of at most 1e+150",
+    ),
     "no_worse without margin": (
         'variants = ["wide", "plain"]\ncost',
         'variants = ["wide", "plain"]\nno_worse = true\ncost',

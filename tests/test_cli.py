@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
@@ -422,6 +423,32 @@ def test_record_rebuilds_the_table_where_a_claim_reads_otherwise_and_nothing_was
     assert "the table was rebuilt" in said.out
     assert "| 15.8" in readme.read_text(encoding="utf-8")
     assert (tiny_paper / "measured.jsonl").read_bytes() == measured
+
+
+def test_record_keeps_failed_runs_and_table_and_verdict_tell_of_them(tiny_paper: Path) -> None:
+    keep(tiny_paper, {"two-inputs": TWO})
+    entry = find(tiny_paper.name, [tiny_paper])
+    keys = evidence.current_keys(entry, entry.claims.variant("two-inputs"), "train")
+    store = Store(planning.Request(paper="").root)
+    for seed in (5, 6):
+        made = store.read(entry.slug).ok[0]
+        key, parts = keys(seed)
+        why = f"Traceback\n  File {tiny_paper}\nValueError: no such luck"
+        failed = {"seed": seed, "key": key, "key_parts": parts, "status": "error", "error": why}
+        store.write(replace(made, measurements={}, **failed))
+    readme = tiny_paper / "README.md"
+    readme.write_text("# Tiny\n<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    assert "2 runs failed" in on(tiny_paper, "verdict").out
+    assert "7 records, 7 of them new" in on(tiny_paper, "record").out
+    assert "5 committed runs and 2 that failed" in readme.read_text(encoding="utf-8")
+    errors = [r.error for r in read_measured(tiny_paper / "measured.jsonl") if r.error]
+    assert errors == ["ValueError: no such luck"] * 2
+    shutil.rmtree(os.environ["REIMPL_RUNS"])
+    there = on(tiny_paper, "verdict")
+    assert "2 runs failed, and the others alone do not stand for the method" in there.out
+    claims = json.loads(on(tiny_paper, "verdict", "--json").out)["claims"]
+    assert {c["id"]: c["failures"] for c in claims}["test-error"] == 2
+    assert "5 records restored; 2 records" in on(tiny_paper, "restore").out
 
 
 def test_record_gives_up_no_committed_run_and_verdict_says_what_it_leaves_out(

@@ -225,6 +225,18 @@ def test_a_bad_csv_file_gets_one_line_with_file_and_line(
             '[{"variant": 7, "seed": 0, "metric": "sweeps", "value": 1}]',
             "numbers.json: measurement 1, 'variant': must be a name, is 7",
         ),
+        (
+            '[{"variant": "two\\nlines", "seed": 0, "metric": "sweeps", "value": 1}]',
+            "numbers.json: measurement 1, 'variant': must be a name, is 'two\\nlines'",
+        ),
+        (
+            '[{"variant": "round", "seed": 0, "seed": 1, "metric": "sweeps", "value": 1}]',
+            "numbers.json: cannot be read: the key 'seed' stands twice in an object",
+        ),
+        (
+            '[{"variant": "round", "seed": 0, "metric": "sweeps", "value": 1e160}]',
+            "numbers.json: measurement 1, 'value': must be at most 1e+150, is 1e+160",
+        ),
     ],
 )
 def test_a_bad_json_file_gets_one_line_with_file_and_measurement(
@@ -233,6 +245,12 @@ def test_a_bad_json_file_gets_one_line_with_file_and_measurement(
     with pytest.raises(RequestError) as caught:
         read_measurements(written(tmp_path, text, "numbers.json"))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, f'[{{"seed": {"9" * 5000}}}]'])
+def test_json_that_python_does_not_take_gets_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RequestError, match=r"^numbers\.json: cannot be read: [^\n]+$"):
+        read_measurements(written(tmp_path, text, "numbers.json"))
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

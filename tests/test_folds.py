@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from reimpl import registry
-from reimpl.claims import Exact, Metric, Order, Printed, Value
+from reimpl.claims import Exact, Metric, Order, Printed, Property, Ratio, Trend, Value
 from reimpl.errors import ClaimsError, DataError, PaperError
-from reimpl.evidence import judged
+from reimpl.evidence import judged, promote
 from reimpl.inference import mean_sd, t_quantile
-from reimpl.judging import judge
+from reimpl.judging import judge, judge_in_looks
 from reimpl.paper import Seeds
 from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
@@ -127,7 +128,7 @@ TOLD: dict[str, Any] = {
 }
 
 
-def see(claim: Exact | Value | Order, folds: int, **values: list[float]) -> Verdict:
+def see(claim: Exact | Value | Order | Property, folds: int, **values: list[float]) -> Verdict:
     measured = {name: dict(enumerate(given)) for name, given in values.items()}
     return judge(claim, ACCURACY, measured, folds=dict.fromkeys(values, folds))
 
@@ -193,6 +194,106 @@ def test_more_repeats_cannot_make_an_order_surer_than_the_data_are() -> None:
     many = see(claim, 10, a=[80 + g for g in gains * 40], b=[80.0] * 400)
     assert many.lane == "inconclusive"
     assert see(claim, 1, a=[80 + g for g in gains * 40], b=[80.0] * 400).p < 0.001  # type: ignore[operator]
+
+
+def trend_of(steps: list[list[float]], folds: int) -> Verdict:
+    claim = Trend(**TOLD, setting="width", variants=("a", "b", "c"), direction="rises")
+    measured = {name: dict(enumerate(given)) for name, given in zip("abc", steps, strict=True)}
+    return judge(
+        claim,
+        ACCURACY,
+        measured,
+        folds=dict.fromkeys("abc", folds),
+        settings={"a": 1.0, "b": 2.0, "c": 3.0},
+    )
+
+
+def test_a_trend_over_folds_has_the_corrected_interval() -> None:
+    slopes = [1.0, 1.4, 0.8, 1.1, 0.9, 1.3, 1.2, 0.7, 1.0, 1.1]
+    verdict = trend_of([[80 + k * s for s in slopes] for k in range(3)], 10)
+    mean, sd = mean_sd(slopes)
+    reach = t_quantile(0.05, 9) * sd * (1 / 10 + 1 / 9) ** 0.5
+    assert (verdict.lane, verdict.n) == ("reproduced", 10)
+    assert verdict.interval == pytest.approx((mean - reach, mean + reach))
+    assert trend_of([[80 - k * s for s in slopes] for k in range(3)], 10).lane == "below"
+
+
+def test_more_repeats_cannot_make_a_trend_surer_than_the_data_are() -> None:
+    slopes = [0.8, -0.8, 1.8, -0.6, 1.3, 0.0, -1.0, 0.9, 0.3, 0.4] * 40
+    steps = [[80 + k * s for s in slopes] for k in range(3)]
+    assert trend_of(steps, 10).lane == "inconclusive"
+    assert trend_of(steps, 1).lane == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("claim", "folds"),
+    [
+        (Order(**TOLD, variants=("a", "b")), {"a": 10, "b": 5}),
+        (Order(**TOLD, variants=("a", "b")), {"a": 10}),
+        (Ratio(**TOLD, variants=("a", "b"), published=Printed("1.1")), {"a": 10, "b": 10}),
+    ],
+)
+def test_folds_that_cannot_be_paired_decide_nothing_and_say_why(
+    claim: Order | Ratio, folds: dict[str, int]
+) -> None:
+    measured = {"a": dict.fromkeys(range(100), 90.0), "b": dict.fromkeys(range(100), 80.0)}
+    verdict = judge(claim, ACCURACY, measured, folds=folds)
+    assert verdict.lane == "inconclusive"
+    assert "fold by fold" in verdict.note
+
+
+def test_folds_that_are_equal_by_chance_take_more_of_them() -> None:
+    claim = Order(**TOLD, variants=("a", "b"))
+    tied = see(claim, 10, a=[80.0] * 10, b=[80.0] * 10)
+    assert (tied.lane, tied.p) == ("inconclusive", 1.0)
+    few, many = (see(claim, 10, a=[81.0] * n, b=[80.0] * n) for n in (10, 20))
+    assert (few.lane, few.seeds_needed) == ("inconclusive", 2)
+    assert "10 folds are equal" in few.note
+    assert (many.lane, many.p) == ("reproduced", pytest.approx(0.8**20))
+
+
+def test_a_property_holds_in_a_cross_validation_when_it_does_in_every_fold() -> None:
+    claim = Property(**TOLD, variant="a", test="holds", share=0.5, margin_reason="half")
+    assert see(claim, 10, a=[1.0, *[0.0] * 9] * 5).mean == 0.0
+    assert see(claim, 10, a=[1.0] * 50).mean == 1.0
+
+
+def test_some_folds_of_a_look_do_not_decide_it(folder: Path) -> None:
+    claims = registry.find("better2026", (folder,)).claims
+    other, seen = "plain2026_common:common", np.random.default_rng(1).normal(0, 0.1, 15)
+    for runs, lane in ((7, "inconclusive"), (15, "reproduced")):
+        measured = {
+            "common": dict(enumerate((90 + seen[:runs]).tolist())),
+            other: dict.fromkeys(range(runs), 80.0),
+        }
+        verdicts = judge_in_looks(
+            claims, {"test/accuracy": measured}, others={other: claims.variants["common"]}
+        )
+        beats = next(v for v in verdicts if v.id == "beats")
+        assert (beats.lane, beats.look) == (lane, 3)
+        assert ("is not complete" in beats.note) is (runs == 7)
+
+
+def test_metrics_that_differ_between_papers_are_not_compared(folder: Path) -> None:
+    reproduce(asked(folder))
+    path = folder / "better2026_common" / "claims.toml"
+    path.write_text(path.read_text().replace('unit = "%"', 'unit = "share"'))
+    with pytest.raises(ClaimsError, match="'unit' of metric 'test/accuracy' is 'share' here and"):
+        judged(registry.find("better2026", (folder,)), folder / "runs")
+
+
+def test_a_claim_across_papers_says_where_the_others_runs_are_and_whether_they_are_old(
+    folder: Path,
+) -> None:
+    plain = folder / "plain2026_common"
+    reproduce(asked(folder))
+    (plain / "README.md").write_text("<!-- table -->\n<!-- /table -->\n")
+    promote(registry.find("plain2026", (folder,)), folder / "runs")
+    code = plain / "__init__.py"
+    code.write_text(code.read_text().replace("% 3 == 0", "% 3 == 1"))
+    better = judged(registry.find("better2026", (folder,)), folder / "elsewhere")
+    assert better.evidence.rests_on == {"plain2026_common:common": "committed"}
+    assert better.evidence.stale == ("plain2026_common:common",)
 
 
 def test_a_run_of_a_cross_validated_paper_is_one_fold(folder: Path) -> None:

@@ -398,7 +398,7 @@ def test_the_counting_line_counts_each_lane_once() -> None:
 def test_the_counting_line_says_how_many_stand_after_holm() -> None:
     tested = [verdict("reproduced", survives_holm=s) for s in (True, False, None)]
     found = report.counting(tested)
-    assert found.endswith("; 2 of the 3 also hold after Holm's correction")
+    assert found.endswith("; 1 of the 2 tested also holds after Holm's correction")
     found = report.counting(tested[:2])
     assert found.endswith("; 1 of the 2 also holds after Holm's correction")
 

@@ -162,8 +162,57 @@ def test_one_variant_without_runs_leaves_the_whole_claim_not_run() -> None:
 
 
 def test_a_variant_all_of_whose_runs_failed_is_an_error() -> None:
-    verdict = judge(order(), metric(), runs(a=ONES), failed=frozenset({"b"}))
+    verdict = judge(order(), metric(), runs(a=ONES), broken={"b": {0}})
     assert (verdict.lane, verdict.note) == ("error", "every run of 'b' failed")
+
+
+@pytest.mark.parametrize(
+    ("failed", "lane", "note"),
+    [
+        ({}, "reproduced", "the 90 % interval of our mean lies within the margin"),
+        ({"b": {7}}, "reproduced", "the 90 % interval of our mean lies within the margin"),
+        ({"a": {5}}, "reproduced", "within the margin; 1 run failed"),
+        ({"a": {0, 5}}, "reproduced", "within the margin; 1 run failed"),  # 0 went well later
+        ({"a": {5, 6}}, "inconclusive", "2 runs failed, and the others alone do not stand for"),
+    ],
+)
+def test_failed_runs_are_told_and_many_of_them_reproduce_nothing(
+    failed: dict[str, set[int]], lane: str, note: str
+) -> None:
+    verdict = judge(value(), metric(), runs(a=ONES), broken=failed)
+    assert verdict.lane == lane
+    assert note in verdict.note
+    assert verdict.failures == len(failed.get("a", set()) - {0})
+
+
+def test_what_is_worse_stays_so_however_many_runs_failed() -> None:
+    verdict = judge(value("20.0"), metric(), runs(a=ONES), broken={"a": {5, 6, 7}})
+    assert (verdict.lane, verdict.failures) == ("below", 3)
+
+
+def test_a_count_holds_whatever_becomes_of_the_training() -> None:
+    verdict = judge(exact("7"), metric(), runs(a=[7]), broken={"a": {1, 2, 3}})
+    assert (verdict.lane, verdict.failures) == ("reproduced", 0)
+
+
+@pytest.mark.parametrize(
+    ("claim", "values"),
+    [
+        (value("10.3"), {"a": [10.3, math.nextafter(10.3, 11), 10.3]}),
+        (ratio("3.0"), {"a": [0.3, 3.0, 0.6], "b": [0.1, 1.0, 0.2]}),
+        (
+            order(no_worse=True, margin=1.0),
+            {"a": [1.1, 2.2, 3.3], "b": [1.0, 2.1, 3.2]},
+        ),
+        (order(), {"a": [0.1 + 0.2, 0.7, 1.1] * 2, "b": [0.3, 0.1 + 0.6, 1.1] * 2}),
+    ],
+)
+def test_what_rounding_leaves_is_no_spread_and_no_difference(
+    claim: Claim, values: dict[str, list[float]]
+) -> None:
+    verdict = see(claim, **values)
+    assert verdict.lane == "inconclusive"
+    assert verdict.p is None or verdict.p >= 0.5
 
 
 def test_runs_in_which_the_metric_is_not_defined_do_not_count() -> None:
@@ -597,8 +646,8 @@ def test_no_worse_with_missed_targets_is_judged_on_the_median() -> None:
     ("factor", "better", "lane"),
     [
         (2.0, "lower", "reproduced"),
-        (3.0, "lower", "below"),
-        (1.3, "lower", "above"),
+        (3.0, "lower", "above"),
+        (1.3, "lower", "below"),
         (3.0, "higher", "above"),
         (1.3, "neither", "below"),
         (2.5, "lower", "inconclusive"),
@@ -610,6 +659,28 @@ def test_a_ratio_is_judged_on_the_log_scale(factor: float, better: Better, lane:
     b = np.array([1.0, 5.0, 2.0, 8.0, 3.0, 1.0])
     verdict = see(ratio(), better, a=factor * b * noise, b=b)
     assert (verdict.lane, verdict.mean) == (lane, pytest.approx(factor))
+
+
+@pytest.mark.parametrize(
+    ("published", "factor", "lane", "effect"),
+    [
+        ("2.0", 3.0, "above", "stronger"),
+        ("2.0", 1.3, "below", "weaker"),
+        ("0.5", 0.3, "above", "stronger"),
+        ("0.5", 0.8, "below", "weaker"),
+    ],
+)
+def test_a_ratio_nearer_to_one_is_a_weaker_effect(
+    published: str, factor: float, lane: str, effect: str
+) -> None:
+    for better in ("lower", "higher"):
+        verdict = see(ratio(published), better, a=[factor, 1.02 * factor, factor], b=[1.0] * 3)
+        assert verdict.lane == lane
+        assert f"our ratio is a {effect} effect than published" in verdict.note
+
+
+def test_a_ratio_of_any_two_numbers_has_a_logarithm() -> None:
+    assert see(ratio(), a=[1e-140, 1e-141, 1e-140], b=[1e149, 1e149, 1e148]).lane == "below"
 
 
 def test_the_interval_of_a_ratio_is_a_factor() -> None:
@@ -632,7 +703,10 @@ def test_a_ratio_with_missed_targets_compares_the_medians() -> None:
     verdict = see(ratio(), "lower", a=[2.0] * 9 + [inf], b=b)
     assert (verdict.lane, verdict.mean) == ("reproduced", pytest.approx(2.0))
     assert verdict.note.startswith("5 % of 20 runs never reach the target")
-    assert see(ratio(), "lower", a=[inf] * 10, b=b).lane == "below"
+    assert see(ratio(), "lower", a=[inf] * 10, b=b).lane == "above"
+    open_yet = see(ratio(), "lower", a=[1.5, 2.5, 3.0, inf] * 2, b=b[:8])
+    assert open_yet.lane == "inconclusive"
+    assert "would not decide" not in open_yet.note  # nobody has computed it
 
 
 def test_unpaired_runs_with_missed_targets_also_compare_the_medians() -> None:
@@ -665,7 +739,7 @@ def test_two_deterministic_variants_have_one_ratio() -> None:
         judge(ratio(), metric("lower"), runs(a=[x], b=[1.0]), deterministic=fixed).lane
         for x in (2.1, 3.0, inf)
     ]
-    assert lanes == ["reproduced", "below", "below"]
+    assert lanes == ["reproduced", "above", "above"]
 
 
 # speed
@@ -859,7 +933,7 @@ def test_a_share_has_three_digits_and_nearly_all_is_not_all(held: int, n: int, t
 
 @pytest.mark.parametrize(
     ("test", "passes"),
-    [(">= 0.99", 3), ("> 0.99", 2), ("<=0.99", 2), ("< 0.99", 1), ("holds", 4)],
+    [(">= 0.99", 3), ("> 0.99", 2), ("<=0.99", 2), ("< 0.99", 1), ("holds", 1)],
 )
 def test_a_property_compares_each_run(test: str, passes: int) -> None:
     verdict = see(proportion(test), a=[0.5, 0.99, 1.0, inf])
@@ -929,7 +1003,7 @@ def test_deterministic_variants_and_settings_come_from_the_claims() -> None:
 
 def test_failed_variants_are_errors_and_the_others_are_judged() -> None:
     claims = paper(named(value(), "v"), named(value(), "w", variant="b"))
-    verdicts = judge_all(claims, {"test/score": runs(a=ONES)}, failed=frozenset({"b"}))
+    verdicts = judge_all(claims, {"test/score": runs(a=ONES)}, broken={"b": {0}})
     assert [v.lane for v in verdicts] == ["reproduced", "error"]
 
 
@@ -966,7 +1040,7 @@ def test_two_orders_at_five_seeds_are_reproduced_each_and_do_not_survive_holm() 
 
 def test_each_look_has_its_level() -> None:
     assert [level_at(n) for n in LOOKS] == list(LEVELS)
-    assert [level_at(n) for n in (1, 4, 19, 200)] == [0.0001, 0.0001, 0.02, 0.035]
+    assert [level_at(n) for n in (1, 4, 19, 200)] == [0.0001, 0.0001, 0.02, 0.034]
 
 
 def test_a_stricter_level_widens_the_interval_and_asks_for_more() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from reimpl.claims import (
     Claim,
@@ -22,7 +23,7 @@ from reimpl.claims import (
     Trend,
     Value,
 )
-from reimpl.judging import judge, level_at
+from reimpl.judging import LEVELS, judge, level_at
 from reimpl.verdict import LOOKS
 
 TOLD: dict[str, Any] = {
@@ -181,6 +182,19 @@ def test_a_share_that_is_just_what_is_asked_is_told_from_it_in_one_of_twenty(
 @pytest.mark.parametrize("margin", [1.0, 2.0])
 def test_the_levels_of_the_looks_keep_the_rate_of_false_reproductions(margin: float) -> None:
     assert looked("reproduced", value(margin), normal(100 + margin, LOOKS[-1])) <= ALLOWED
+
+
+def test_the_levels_add_up_to_less_than_five_per_cent() -> None:
+    rng, papers, called = np.random.default_rng(20261129), 250_000, 0
+    for _ in range(4):
+        offsets = rng.normal(0, 1.0, (papers, LOOKS[-1]))  # from the edge of a wide margin
+        at_some_look = np.zeros(papers, dtype=bool)
+        for n, level in zip(LOOKS, LEVELS, strict=True):
+            seen = offsets[:, :n]
+            t = seen.mean(1) * math.sqrt(n) / seen.std(1, ddof=1)
+            at_some_look |= t > stats.t.isf(level, n - 1)
+        called += at_some_look.sum()
+    assert called / (4 * papers) < 0.05  # with a standard error of 0.02 %
 
 
 def test_five_per_cent_at_every_look_would_not() -> None:

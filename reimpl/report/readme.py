@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reimpl.errors import PaperError
-from reimpl.report.results import baseline_cell, cells, counting, more_seeds
+from reimpl.report.results import baseline_cell, cells, counting_all, more_seeds
 from reimpl.report.text import number
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def rebuild_readme(entry: Entry, result: Result | None = None) -> str:
     before, after = _around_table(entry)
     found = result or _committed(entry)
     count = sum(record.part == "train" for record in found.evidence.records)
-    made = f"{counting(found.verdicts)}. {number(count, 'committed run')}"
+    made = f"{counting_all(found)}. {number(count, 'committed run')}"
+    if failed := len(found.evidence.errors):
+        made += f" and {failed:,} that failed"
     if more := more_seeds(found):
         made += f", with more seeds of {number(len(more), 'variant')} than `claims.toml` asks for"
     return f"{before}{OPEN}\n{markdown_table(found)}\n\n{made}.\n{CLOSE}{after}"

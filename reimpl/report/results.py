@@ -203,9 +203,10 @@ def counting(verdicts: Sequence[Verdict]) -> str:
     tested = [v for v in own if v.lane == "reproduced" and v.survives_holm is not None]
     if tested:
         lost = sum(v.survives_holm is False for v in tested)
-        done = counts(own)["reproduced"]
-        hold = "holds" if done - lost == 1 else "hold"
-        parts.append(f"{done - lost} of the {done} also {hold} after Holm's correction")
+        held, hold = len(tested) - lost, "holds" if len(tested) - lost == 1 else "hold"
+        whole = "tested" if len(tested) < counts(own)["reproduced"] else ""
+        of = f"{held} of the {len(tested)} {whole}".rstrip()
+        parts.append(f"{of} also {hold} after Holm's correction")
     return "; ".join(parts)
 
 
@@ -250,9 +251,14 @@ def result_page(result: Result, *, altered: str = "") -> Page:
         *_look_further(result),
         *(spent_lines(result.spent) if result.spent else ()),
     ]
+    return [heading, "", table, *_with_blank(lines), "", counting_all(result)]
+
+
+def counting_all(result: Result) -> str:
+    """The same, with how many verdicts rest on runs of older code."""
     old = sum(is_stale(verdict, result.evidence.stale) for verdict in result.verdicts)
-    counted = counting(result.verdicts) + (f"; {old} rest on runs of older code" if old else "")
-    return [heading, "", table, *_with_blank(lines), "", counted]
+    rest = f"; {old} {'rests' if old == 1 else 'rest'} on runs of older code" if old else ""
+    return counting(result.verdicts) + rest
 
 
 def spent_lines(spent: Spent) -> list[str]:
