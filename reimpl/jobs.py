@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from inspect import signature
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +39,8 @@ SHARED_TRIES = 2
 """How often a shared training is begun of which a process is killed."""
 BASELINE_SECONDS = 240.0
 """Computing time that tuning and fitting one baseline may take."""
+LARGEST = 1e150
+"""Finite measurements beyond it overflow when they are squared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,12 +382,10 @@ def take_part(job: Job, share: "Share") -> None:
 
 
 def _checked(measured: Mapping[str, Any], claims: Claims) -> dict[str, float | bool | None]:
-    """A paper's own measurements: known metrics, no NaN."""
-    for name, value in measured.items():
+    """A paper's own measurements: known metrics, as numbers."""
+    for name in measured:
         if name not in claims.metrics:
             raise RunError(f"the paper measured '{name}', which claims.toml does not define")
-        if value is not None and value != value:
-            raise RunError(f"'{name}' is NaN")
     return {
         name: None if v is None else v if isinstance(v, bool) else float(v)
         for name, v in measured.items()
@@ -468,6 +469,16 @@ def _run_baseline(
     )
 
 
+def _diverged(measured: Mapping[str, Any]) -> DivergenceError | None:
+    """What is wrong with a run's numbers; an infinite one is a target never reached."""
+    for name, value in measured.items():
+        if value is not None and value != value:
+            return DivergenceError(f"'{name}' is NaN")
+        if value is not None and LARGEST < abs(value) < inf:
+            return DivergenceError(f"'{name}' is beyond {LARGEST:g}, too large for any statistic")
+    return None
+
+
 def _make(
     job: Job,
     seed: int,
@@ -479,6 +490,10 @@ def _make(
     error: str | None = None,
     note: str | None = None,
 ) -> Record:
+    """A run's record; numbers that cannot be judged make it one of a failed run."""
+    measured = dict(outcome.measurements if outcome else measurements or {})
+    if (diverged := _diverged(measured)) is not None:
+        return _make(job, seed, clock, error=_said(diverged))
     place = job.seeds.index(seed)
     wall, cpu = clock.took()
     share = len(job.seeds)  # a batch's time is shared out among its seeds
@@ -492,7 +507,7 @@ def _make(
         seed=seed,
         part=_part(job),
         status="ok" if error is None else "error",
-        measurements=dict(outcome.measurements if outcome else measurements or {}),
+        measurements=measured,
         key=job.keys[place],
         key_parts=dict(job.key_parts[place]),
         overrides=dict(job.overrides),

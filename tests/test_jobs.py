@@ -1,0 +1,87 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reimpl.jobs import Job, execute
+from reimpl.planning import Request, plan
+from reimpl.records import Record
+from reimpl.reproduction import reproduce
+
+NORM = """
+[metric.norm]
+unit = "1"
+better = "neither"
+definition = "norm of the weights, after the last epoch"
+"""
+
+
+def inspected(paper: Path, values: str, *, vectorised: bool = False) -> None:
+    """Give the tiny paper an `inspect` that says one value after another."""
+    code, claims = paper / "__init__.py", paper / "claims.toml"
+    hook = (
+        f"VALUES = iter([{values}])\n\n\n"
+        "def inspect(model, data):\n    return {'norm': next(VALUES)}\n\n\nPAPER = Paper("
+    )
+    text = code.read_text().replace("PAPER = Paper(", hook)
+    code.write_text(text.replace("counts=counts,\n)", "counts=counts,\n    inspect=inspect,\n)"))
+    batch = "seeds = 5\nvectorised = true" if vectorised else "seeds = 5"
+    claims.write_text(claims.read_text().replace("seeds = 5", batch) + NORM)
+
+
+def jobs(paper: Path, runs: Path, **more: Any) -> list[Job]:
+    asked = {"variants": ("two-inputs",), "seeds": 2, "wandb": "disabled", **more}
+    request = Request(paper="tiny", papers=(paper,), runs=runs, **asked)
+    return plan(request, estimate=False).jobs
+
+
+def made(job: Job) -> list[Record]:
+    records = execute(job, lambda _kind, _contents: None)
+    assert isinstance(records, list)
+    return records
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("float('nan')", "DivergenceError: 'norm' is NaN"),
+        ("1e200", "DivergenceError: 'norm' is beyond 1e+150, too large for any statistic"),
+        ("-1e200", "DivergenceError: 'norm' is beyond 1e+150, too large for any statistic"),
+    ],
+)
+def test_a_number_that_cannot_be_judged_fails_its_own_run_only(
+    tiny_paper: Path, tmp_path: Path, value: str, says: str, vectorised: bool
+) -> None:
+    inspected(tiny_paper, f"1.0, {value}", vectorised=vectorised)
+    trained = [job for job in jobs(tiny_paper, tmp_path / "runs") if job.part == "train"]
+    first, second = (record for job in trained for record in made(job))
+    assert (first.status, first.measurements["norm"]) == ("ok", 1.0)
+    assert (second.error, second.measurements, second.curves) == (says, {}, {})
+
+
+def test_a_count_that_is_nan_ends_no_other_work(tiny_paper: Path, tmp_path: Path) -> None:
+    code = tiny_paper / "__init__.py"
+    code.write_text(
+        code.read_text().replace('{"parameters": sum', '{"parameters": float("nan") + sum')
+    )
+    asked = Request(
+        paper="tiny",
+        papers=(tiny_paper,),
+        runs=tmp_path / "runs",
+        seeds=1,
+        engine="inprocess",
+        wandb="disabled",
+    )
+    result = reproduce(asked)
+    assert [(r.part, r.error) for r in result.errors] == [
+        ("counts", "DivergenceError: 'parameters' is NaN")
+    ]
+    assert [r.variant for r in result.fresh if r.part == "train"] == ["two-inputs", "one-input"]
+
+
+def test_a_target_never_reached_is_a_measurement(tiny_paper: Path, tmp_path: Path) -> None:
+    inspected(tiny_paper, "float('inf')", vectorised=False)
+    (record,) = made(jobs(tiny_paper, tmp_path / "runs", seeds=1)[-1])
+    assert (record.status, record.measurements["norm"]) == ("ok", math.inf)
