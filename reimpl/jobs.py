@@ -10,15 +10,17 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import sha256
 from inspect import signature
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reimpl.claims import USUAL_NUMBERS, Claims, Scalar, Source, Variant
+from reimpl.claims import RIVALS, USUAL_NUMBERS, Claims, Scalar, Source, Variant
 from reimpl.environment import Clock, environment
 from reimpl.errors import DivergenceError, ReimplError, RequestError, RunError, near
+from reimpl.keys import code_digest
 from reimpl.reading import apply_overrides
 from reimpl.records import Record, Store
 from reimpl.registry import Entry
@@ -261,6 +263,7 @@ def attempt(job: Job, emit: "Emit") -> list[Record]:
     store, claims = Store(job.root), job.entry.claims
     variant = job.settled
     paper = _paper(job)
+    _check_code(job)
     clock = Clock()
     try:
         if job.part == "counts":
@@ -373,6 +376,7 @@ def take_part(job: Job, share: "Share") -> None:
     variant = job.settled
     with computing(job.threads), joined(share, job.device):
         paper = _paper(job)
+        _check_code(job)
         context = _context(
             job, paper, variant, claims, job.seeds[0], Store(job.root), lambda _k, _c: None
         )
@@ -540,6 +544,34 @@ def _paper(job: Job) -> "Paper":
     except (TypeError, ValueError):
         return replace(paper, model=build)
     return replace(paper, model=lambda _variant: build())
+
+
+def _check_code(job: Job) -> None:
+    """Whether the code that this process has imported is what the job's key says.
+
+    Raises:
+        RequestError: it was changed after the one or the other.
+    """
+    imported, folder = _imported(job.entry.folder), job.entry.folder
+    read = {"paper_code": imported[folder]}
+    rival = job.entry.claims.variant(job.variant).rival
+    if job.model is not None:
+        file, _, name = job.model.partition(":")
+        read["model"] = f"{code_digest(Path(file))} {name}"
+    elif rival is not None:
+        read["model"] = imported.get(folder / RIVALS / f"{rival}.py", "")
+    if job.part == "baseline":  # the model is one of ours
+        read.pop("model", None)
+    if not read.items() <= job.key_parts[0].items():
+        raise RequestError(
+            f"{job.entry.slug}: the paper's code changed while it ran; run the command again"
+        )
+
+
+@cache
+def _imported(folder: Path) -> Mapping[Path, str]:
+    """What a paper and its rivals said when this process first imported them, as it does once."""
+    return {place: code_digest(place) for place in (folder, *(folder / RIVALS).glob("*.py"))}
 
 
 def own_model(spec: str) -> Any:

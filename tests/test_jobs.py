@@ -1,9 +1,13 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reimpl.engines import room
+from reimpl.engines.processes import Team
+from reimpl.errors import RequestError
 from reimpl.jobs import Job, execute
 from reimpl.planning import Request, plan
 from reimpl.records import Record
@@ -79,6 +83,59 @@ def test_a_count_that_is_nan_ends_no_other_work(tiny_paper: Path, tmp_path: Path
         ("counts", "DivergenceError: 'parameters' is NaN")
     ]
     assert [r.variant for r in result.fresh if r.part == "train"] == ["two-inputs", "one-input"]
+
+
+def edited(paper: Path) -> None:
+    """Have the network tested on other points."""
+    code = paper / "__init__.py"
+    code.write_text(code.read_text().replace("TEST = 1000, 4000", "TEST = 1000, 3000"))
+
+
+def test_a_paper_edited_after_its_import_is_not_run_under_its_new_key(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    before = jobs(tiny_paper, tmp_path / "runs", seeds=1)[-1]
+    assert made(before)[0].status == "ok"
+    edited(tiny_paper)
+    after = jobs(tiny_paper, tmp_path / "runs", seeds=1)[-1]
+    assert after.keys != before.keys
+    with pytest.raises(RequestError, match="code changed while it ran; run the command again"):
+        execute(after, lambda _kind, _contents: None)
+
+
+def test_a_paper_edited_before_its_import_is_not_run_under_its_old_key(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    before = jobs(tiny_paper, tmp_path / "runs", seeds=1)[-1]
+    edited(tiny_paper)
+    with pytest.raises(RequestError, match="code changed while it ran"):
+        execute(before, lambda _kind, _contents: None)
+
+
+def test_an_own_model_edited_after_the_plan_is_not_run(tiny_paper: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    network = "from torch import nn\n\n\nclass Mine(nn.Sequential):\n    def __init__(self):\n"
+    file.write_text(f"{network}        super().__init__(nn.Linear(2, 1), nn.Flatten(0))\n")
+    job = jobs(tiny_paper, tmp_path / "runs", seeds=1, model=f"{file}:Mine")[-1]
+    assert made(job)[0].status == "ok"
+    file.write_text(file.read_text().replace("nn.Linear", "nn.Tanh(), nn.Linear"))
+    with pytest.raises(RequestError, match="code changed while it ran"):
+        execute(replace(job, force=True), lambda _kind, _contents: None)
+
+
+def test_a_paper_edited_between_two_plans_gets_workers_that_import_it_anew(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    found: list[Record] = []
+    with Team() as team:
+        for runs in ("a", "b"):
+            made_by_team = team.run(jobs(tiny_paper, tmp_path / runs, seeds=1), room(1))
+            results = [e.contents["result"] for e in made_by_team if e.kind == "done"]
+            found += [record for records in results for record in records if record.part == "train"]
+            edited(tiny_paper)
+    first, second = found
+    assert first.key_parts["paper_code"] != second.key_parts["paper_code"]
+    assert first.measurements["test/error"] != second.measurements["test/error"]
 
 
 def test_a_target_never_reached_is_a_measurement(tiny_paper: Path, tmp_path: Path) -> None:

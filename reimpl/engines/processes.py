@@ -3,7 +3,7 @@
 Every worker has a pipe of its own, so that one that is killed takes nothing with it: its job is
 tried once more, from its checkpoint, and the others do not notice. What another process is making
 goes to the end of the line. Workers end when the parent does, and one that has grown beyond what
-its job declared makes way for a fresh one.
+its job declared makes way for a fresh one, as does one that has imported a paper since edited.
 """
 
 import subprocess
@@ -43,6 +43,8 @@ class _Worker:
     process: "subprocess.Popen[bytes]"
     pipe: Connection
     job: Job | None = None
+    code: str | None = None
+    """The paper's, as it has imported it."""
     gone: bool = False
 
 
@@ -103,6 +105,8 @@ class Team:
             until: the `time.monotonic()` at which work breaks off, with checkpoints kept.
         """
         line, team = _Line(jobs), self.workers
+        codes = {_code(job) for job in jobs}
+        self._dismiss([w for w in team if w.code is not None and w.code not in codes])
         try:
             while (line.is_left() or _busy(team)) and time.monotonic() < until:
                 while (job := line.next(_busy(team), room)) is not None:
@@ -134,8 +138,12 @@ def _free(team: list[_Worker], job: Job) -> _Worker:
     if worker is None:
         worker = _start()
         team.append(worker)
-    worker.job = job
+    worker.job, worker.code = job, _code(job)
     return worker
+
+
+def _code(job: Job) -> str:
+    return job.key_parts[0]["paper_code"]
 
 
 def _grown(worker: _Worker, job: Job) -> bool:
