@@ -277,7 +277,10 @@ def test_processes_share_every_row_once() -> None:
     assert float(mean) == pytest.approx(5.0)
 
 
-def test_a_gpu_has_one_job_at_a_time_unless_told_otherwise(paper: Path) -> None:
+def test_a_gpu_has_one_job_at_a_time_unless_told_otherwise(
+    paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reimpl.engines.cores", lambda: 8)
     wide, single = job(paper, devices=4), job(paper)
     assert not room(device="cuda").holds(single, [single])
     assert room(2, device="cuda").holds(single, [single])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from reimpl import cgroup
 from reimpl.errors import RequestError
 from reimpl.jobs import Job
 
@@ -30,7 +31,10 @@ class Event:
 
 def cores() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        here = len(os.sched_getaffinity(0))
+    return max(1, math.ceil(min(here, cgroup.processors())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +58,21 @@ Run = Callable[..., Generator[Event]]
 def room(
     asked: int | None = None, *, device: str = "cpu", devices: int = 1, nodes: int = 1
 ) -> Room:
-    """A thread for every core, or as many as asked for, and most of the free memory.
+    """A thread for every core, or for as many as asked for, and most of the free memory.
 
     On a GPU, one job at a time unless more are asked for: a second would take memory and pace from
     the first. Several nodes do one job at a time.
 
     Args:
-        asked: threads on the CPU, jobs on a GPU.
+        asked: threads on the CPU, at most, jobs on a GPU.
         device: where the jobs compute.
         devices: processes that share one job.
         nodes: machines that share it.
     """
     import psutil
 
-    free = psutil.virtual_memory().available / 2**20
-    threads = (asked or cores()) if device == "cpu" else (asked or 1) * devices
+    free = min(psutil.virtual_memory().available, cgroup.memory_left()) / 2**20
+    threads = min(asked or cores(), cores()) if device == "cpu" else (asked or 1) * devices
     threads = devices if nodes > 1 else threads
     return Room(threads=threads, memory_mb=SHARE_OF_MEMORY * free)
 
