@@ -3,7 +3,8 @@
 Every worker has a pipe of its own, so that one that is killed takes nothing with it: its job is
 tried once more, from its checkpoint, and the others do not notice. What another process is making
 goes to the end of the line. Workers end when the parent does, and one that has grown beyond what
-its job declared makes way for a fresh one, as does one that has imported a paper since edited.
+its job declared makes way for a fresh one, as does one that has imported a paper since edited; idle
+ones make way for a job that needs their memory.
 """
 
 import subprocess
@@ -110,6 +111,7 @@ class Team:
         try:
             while (line.is_left() or _busy(team)) and time.monotonic() < until:
                 while (job := line.next(_busy(team), room)) is not None:
+                    self._dismiss(_in_the_way(team, job, room))
                     _send(_free(team, job), job)
                 for worker in _speaking(team):
                     event = _receive(worker)
@@ -132,6 +134,15 @@ def _busy(team: Sequence[_Worker]) -> list[Job]:
     return [worker.job for worker in team if worker.job is not None]
 
 
+def _in_the_way(team: Sequence[_Worker], job: Job, room: Room) -> list[_Worker]:
+    """Idle workers, but for the one that will take the job, if it does not fit beside them all."""
+    idle = [worker for worker in team if worker.job is None][1:]
+    if not idle:
+        return []
+    declared = sum(other.memory_mb for other in (job, *_busy(team)))
+    return idle if declared + sum(map(_held, idle)) > room.memory_mb else []
+
+
 def _free(team: list[_Worker], job: Job) -> _Worker:
     """A worker for the job, a new one when all are at work."""
     worker = next((worker for worker in team if worker.job is None), None)
@@ -148,13 +159,17 @@ def _code(job: Job) -> str:
 
 def _grown(worker: _Worker, job: Job) -> bool:
     """Whether it holds far more memory than its job declared."""
+    return _held(worker) > GROWN * job.memory_mb
+
+
+def _held(worker: _Worker) -> float:
+    """Megabytes that it holds; none when it has gone."""
     import psutil
 
     try:
-        rss = psutil.Process(worker.process.pid).memory_info().rss / 2**20
+        return psutil.Process(worker.process.pid).memory_info().rss / 2**20
     except psutil.Error:
-        return False
-    return rss > GROWN * job.memory_mb
+        return 0.0
 
 
 def _speaking(team: Sequence[_Worker]) -> list[_Worker]:
