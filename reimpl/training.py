@@ -79,7 +79,8 @@ def _placed(device: torch.device, share: Share) -> dict[str, Any]:
     cuda = device.type == "cuda"
     accelerator = "gpu" if cuda else device.type
     if share.alone:
-        return {"accelerator": accelerator, "devices": [device.index or 0] if cuda else 1}
+        devices = [device.index or 0] if cuda else 1
+        return {"accelerator": accelerator, "devices": devices, "plugins": _members(share)}
     from pytorch_lightning.strategies import DDPStrategy
 
     return {

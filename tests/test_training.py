@@ -65,6 +65,17 @@ def test_the_same_seed_gives_the_same_bits(entry: Entry) -> None:
     assert first == second
 
 
+def test_a_run_within_a_job_of_slurm_trains_alone(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = entry.claims.variant("two-inputs")
+    (expected,) = one_by_one(entry.load(), variant, entry.claims.metrics, [3])
+    tasks = {"NTASKS": "4", "JOB_NAME": "reimpl", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in tasks.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert one_by_one(entry.load(), variant, entry.claims.metrics, [3]) == [expected]
+
+
 def test_another_seed_gives_other_numbers(entry: Entry) -> None:
     variant = entry.claims.variant("two-inputs")
     first, second = one_by_one(entry.load(), variant, entry.claims.metrics, [3, 4])
