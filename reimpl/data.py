@@ -252,19 +252,40 @@ def _files(source: Source) -> dict[str, Path]:
     """
     mirror = fetching.mirror_of(source)
     folder = cache.files_folder(source) if mirror is None else mirror
+    amiss = _amiss(source, folder)
+    if amiss is not None:
+        if mirror is not None:
+            raise amiss
+        _fetch(source, folder)
     if mirror is None:
-        if not cache.fetched(source):
-            fetching.download(source)
-            cache.evict(keep=folder)
         cache.touch(folder)
-    paths = {name: folder / name for name in source.files}
-    for name, path in paths.items():
+    return {name: folder / name for name in source.files}
+
+
+def _amiss(source: Source, folder: Path) -> DataError | None:
+    """What is wrong with the first file that is not as `claims.toml` says."""
+    for name, expected in source.files.items():
+        path = folder / name
         if not path.is_file():
-            raise DataError(f"{cache.named(source)}: no file {path}")
+            return DataError(f"{cache.named(source)}: no file {path}")
         found = sha256(path.read_bytes()).hexdigest()
-        if found != source.files[name]:
-            raise _differs(source, f"checksum of '{name}'", source.files[name], found)
-    return paths
+        if found != expected:
+            return fetching.differs(source, name, found, at=path)
+    return None
+
+
+def _fetch(source: Source, folder: Path) -> None:
+    """Fetch files into the cache; of several processes that want them one does the work."""
+    from filelock import FileLock
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            if _amiss(source, folder) is not None:
+                fetching.download(source)
+        cache.evict(keep=folder)
+    except OSError as error:
+        raise cache.unwritable(source, error) from error
 
 
 # The cache

@@ -6,6 +6,8 @@ import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
@@ -114,10 +116,10 @@ def _progress_only_on_a_terminal() -> Iterator[None]:
 
 
 def download(source: Source) -> None:
-    """Fetch every file to a folder of another name, then rename it.
+    """Fetch every file to a folder of another name, check them, then rename it.
 
     Raises:
-        DataError: there is no address, or nothing to be had there.
+        DataError: there is no address, or nothing to be had there, or not what `claims.toml` says.
     """
     if source.url is None:
         raise DataError(
@@ -132,10 +134,13 @@ def download(source: Source) -> None:
             target = building / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with urlopen(url, timeout=HUB_TIMEOUT_S) as answer:
-                target.write_bytes(answer.read())
+                content = answer.read()
+            if (found := sha256(content).hexdigest()) != source.files[name]:
+                raise differs(source, name, found, at=url)
+            target.write_bytes(content)
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
-    except OSError as error:  # URLError and timeouts are among them
+    except (OSError, HTTPException) as error:  # URLError and timeouts are among them
         raise DataError(
             f"{named(source)}: not in the cache, and {source.url.partition('{')[0]}… cannot be "
             f"read ({error}). Set REIMPL_DATA_MIRROR to a folder that has {source.hub}, or run "
@@ -143,3 +148,11 @@ def download(source: Source) -> None:
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def differs(source: Source, name: str, found: str, *, at: object) -> DataError:
+    """The mistake of a file with another checksum."""
+    return DataError(
+        f"{named(source)}: checksum of '{name}': expected {source.files[name]}, found {found} in "
+        f"{at}; fetch it again, or correct claims.toml if the paper's data are these"
+    )

@@ -1,12 +1,15 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
+from http.client import IncompleteRead
 from io import BytesIO
 from pathlib import Path
 
@@ -15,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from reimpl import data, fetching
-from reimpl.cache import entry_of, evict, size, size_of, touch
+from reimpl.cache import entry_of, evict, files_folder, size, size_of, touch
 from reimpl.claims import Source
 from reimpl.errors import DataError
 from reimpl.keys import declared
@@ -629,6 +633,58 @@ def test_files_that_cannot_be_fetched_say_what_to_do(
         _ = data.load({"filed": gone})["filed"]
     with pytest.raises(DataError, match="names no 'url'"):
         _ = data.load({"filed": replace(filed, url=None)})["filed"]
+
+
+def test_a_wrong_file_is_not_kept_and_the_right_one_is_fetched_next_time(
+    filed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REIMPL_DATA_MIRROR")
+    there = tmp_path / "mirror" / "org" / "filed" / "data" / "two.txt"
+    there.write_text("tw")
+    with pytest.raises(DataError, match=r"checksum of 'data/two.txt': .* in file://.*two\.txt; "):
+        _ = data.load({"filed": filed})["filed"]
+    assert "not in the cache" in (data.missing(filed) or "")
+    there.write_text("two")
+    assert data.load({"filed": filed})["filed"]["files"]["data/two.txt"].read_text() == "two"
+
+
+def test_a_cached_file_that_was_damaged_is_fetched_again(
+    filed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REIMPL_DATA_MIRROR")
+    first = data.load({"filed": filed})["filed"]["files"]["data/one.txt"]
+    first.write_text("on")
+    assert data.load({"filed": filed})["filed"]["files"]["data/one.txt"] == first
+    assert first.read_text() == "one"
+
+
+def test_an_answer_that_is_cut_off_is_one_line(
+    filed: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise IncompleteRead(b"o", 2)
+
+    monkeypatch.delenv("REIMPL_DATA_MIRROR")
+    monkeypatch.setattr(fetching, "urlopen", lambda *_, **__: Cut())
+    with pytest.raises(DataError, match=r"cannot be read \(IncompleteRead\(1 bytes read"):
+        _ = data.load({"filed": filed})["filed"]
+
+
+def test_files_that_another_process_is_fetching_are_waited_for(
+    filed: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REIMPL_DATA_MIRROR")
+    filed = replace(filed, url="file:///nowhere/{file}")
+    folder = files_folder(filed)
+    folder.parent.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as threads:
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            asked = threads.submit(lambda: data.load({"filed": filed})["filed"]["files"])
+            time.sleep(0.2)
+            assert not asked.done()
+            shutil.copytree(tmp_path / "mirror" / "org" / "filed", folder)
+        assert asked.result()["data/one.txt"].read_text() == "one"
 
 
 # To a machine that has neither cache nor mirror
