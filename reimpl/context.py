@@ -250,6 +250,10 @@ class Targets:
             met = value <= reaches.target if self.lower[name] else value >= reaches.target
             self.first[name][met.cpu() & self.first[name].isinf()] = float(epoch)
 
+    def go_on(self, first: Mapping[str, torch.Tensor]) -> None:
+        """Take what a checkpoint kept, which was read to the device of the run."""
+        self.first = {name: epochs.cpu() for name, epochs in first.items()}
+
     def measurements(self, seed: int) -> dict[str, float]:
         """Metric name → epochs to its target for the seed at that place, infinite for a miss.
 

@@ -432,7 +432,8 @@ class _Loop:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.arithmetic.scaler is not None:
             self.arithmetic.scaler.load_state_dict(state["scaler"])
-        self.targets.first, self.last = state["targets"], state["last"]
+        self.targets.go_on(state["targets"])
+        self.last = state["last"]
         self.next = self.step + 1
         self.draws = self.resumed(state)
         self.order = None  # of the epoch that the checkpoint lies in

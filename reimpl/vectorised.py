@@ -331,7 +331,8 @@ class _Batch:
             for name, parameter in self.params.items():
                 parameter.copy_(state["params"][name])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.targets.first, self.last = state["targets"], state["last"]
+        self.targets.go_on(state["targets"])
+        self.last = state["last"]
         self.lost = {place: DivergenceError(error) for place, error in state["lost"].items()}
         for context, curves in zip(self.contexts, state["curves"], strict=True):
             context.curves = curves

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
@@ -556,6 +557,30 @@ def test_a_run_on_a_gpu_goes_on_with_the_gpus_draws(
     again.seed(0)
     assert torch.equal(torch.rand(3), drawn)
     assert states[gpu] is (later if older else then)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_targets_of_a_run_on_a_gpu_go_on_on_the_cpu(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch, batch: bool
+) -> None:
+    paper, variant = entry.load(), entry.claims.variant("two-inputs")
+    error = entry.claims.metrics["test/error"]
+    reached = dataclasses.replace(
+        error, name="to-30", reaches=Reaches(curve="test/error", target=30.0)
+    )
+    metrics = {**entry.claims.metrics, "to-30": reached}
+    begun = [start(paper, variant, seed) for seed in range(2)]
+    if batch:
+        trained = vectorised._Batch(paper, variant, begun, metrics)
+        kept, restore = trained._state(), trained._restore
+    else:
+        trained = training._Loop(paper, variant, begun[0], metrics)
+        kept, restore = trained.state(), trained.begin
+    on_the_cpu = trained.targets.first["to-30"].clone()
+    kept["targets"] = {"to-30": SimpleNamespace(cpu=lambda: on_the_cpu)}  # of a GPU not there
+    monkeypatch.setattr(RunContext, "resume", lambda _: kept)
+    restore()
+    assert trained.targets.first["to-30"] is on_the_cpu
 
 
 def test_what_a_paper_watches_and_inspects_has_all_bits(entry: Entry) -> None:
