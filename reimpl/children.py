@@ -6,9 +6,11 @@ import sys
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, Pipe
 
+STDERR = 2
+
 
 def start(
-    module: str, environment: Mapping[str, str], *, stdout: int | None = None
+    module: str, environment: Mapping[str, str], *, stdout: int = STDERR
 ) -> "tuple[subprocess.Popen[bytes], Connection]":
     """Start `python -m module FD`, where FD is its end of the pipe.
 
@@ -17,7 +19,7 @@ def start(
     Args:
         module: its name in full.
         environment: what is set beside our own.
-        stdout: as `subprocess.Popen` takes it.
+        stdout: where it prints, as `subprocess.Popen` takes it; our own is for what was asked for.
     """
     ours, theirs = Pipe()
     process = subprocess.Popen(

@@ -1,3 +1,5 @@
+import json
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from reimpl.engines import Room
 from reimpl.engines.processes import Team
 from reimpl.jobs import Job
 from reimpl.planning import Request, plan
+from tests.disturbing import command, first_thing
 from tests.test_noop import nothing
 
 
@@ -76,3 +79,14 @@ def test_idle_workers_make_way_for_a_job_that_needs_their_memory(
     (one,) = pids(team, [replace(jobs[2], memory_mb=memory_mb)], room)
     assert one in before
     assert len(team.workers) == kept
+
+
+@pytest.mark.parametrize("engine", ["processes", "inprocess"])
+def test_what_a_paper_prints_does_not_stand_in_the_json(
+    tiny_paper: Path, tmp_path: Path, engine: str
+) -> None:
+    first_thing(tiny_paper, "print('a word')", of="def counts(variant):")
+    asked = command(tiny_paper, tmp_path / "runs", "--claim", "parameters", "--engine", engine)
+    said = subprocess.run([*asked, "--json"], capture_output=True, text=True, check=True)
+    assert [claim["lane"] for claim in json.loads(said.stdout)["claims"]] == ["reproduced"]
+    assert "a word" in said.stderr

@@ -1,13 +1,16 @@
 """Jobs one after another in this process: for debuggers, and where processes are not wanted."""
 
+import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import redirect_stdout
 from math import inf
 from typing import Any
 
 from reimpl.engines import Event, Room
 from reimpl.errors import ReimplError
-from reimpl.jobs import WAIT, Job, execute
+from reimpl.jobs import WAIT, Job, Probe, execute
+from reimpl.records import Record
 
 
 def run(jobs: Sequence[Job], _room: Room, *, until: float = inf) -> Generator[Event]:
@@ -28,7 +31,7 @@ def run(jobs: Sequence[Job], _room: Room, *, until: float = inf) -> Generator[Ev
                 seen.append(Event(kind="point", job=job, contents=contents))
 
         try:
-            while (result := execute(job, emit)) is None:
+            while (result := _executed(job, emit)) is None:
                 yield Event(kind="taken", job=job)
                 time.sleep(WAIT)
         except ReimplError as error:
@@ -36,3 +39,11 @@ def run(jobs: Sequence[Job], _room: Room, *, until: float = inf) -> Generator[Ev
             return
         yield from seen
         yield Event(kind="done", job=job, contents={"result": result})
+
+
+def _executed(
+    job: Job, emit: Callable[[str, Mapping[str, Any]], None]
+) -> list[Record] | Probe | None:
+    """Do the job; what a paper prints goes to stderr, for stdout is for what was asked for."""
+    with redirect_stdout(sys.stderr):
+        return execute(job, emit)
