@@ -54,7 +54,12 @@ class Mirror:
     def start(
         self, *, run_id: str, group: str, job_type: str, config: Any, tags: list[str], name: str
     ) -> None:
-        """Open a run under an id of its own; turn to offline when W&B cannot be reached."""
+        """Open a run under an id of its own; turn to offline when W&B cannot be reached.
+
+        One that was started before has been cut off, and is begun again.
+        """
+        if run_id in self.runs:
+            self._finishing.submit(self._close, self.runs.pop(run_id), exit_code=1)
         handle = re.sub(r"[^A-Za-z0-9_-]", "-", run_id)[:48]
         settings = {
             "group": short(group, 128),

@@ -32,7 +32,7 @@ class Run:
     summary = {}
     def define_metric(self, *args, **kwargs): pass
     def log(self, values): %(log)s
-    def finish(self, exit_code): pass
+    def finish(self, exit_code): %(finish)s
 
 def init(*, settings, **kwargs):
     %(init)s
@@ -83,9 +83,10 @@ def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
 
 @pytest.fixture
 def fake_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def install(*, init: str = "pass", log: str = "pass") -> None:
+    def install(*, init: str = "pass", log: str = "pass", finish: str = "pass") -> None:
         (tmp_path / "fake").mkdir()
-        (tmp_path / "fake" / "wandb.py").write_text(FAKE % {"init": init, "log": log})
+        code = FAKE % {"init": init, "log": log, "finish": finish}
+        (tmp_path / "fake" / "wandb.py").write_text(code)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
 
     return install
@@ -339,6 +340,20 @@ def test_what_wandb_raises_is_said_once_and_ends_nothing(
     assert said[0] == "W&B: RuntimeError: no service"
     assert said[1].startswith("W&B: 2 of 2 runs are missing or incomplete there")
     assert len(said) == 2
+
+
+def test_a_run_that_is_begun_again_leaves_the_one_that_was_cut_off_as_failed(
+    tmp_path: Path, fake_wandb: Callable[..., None]
+) -> None:
+    ended = tmp_path / "ended"
+    fake_wandb(finish=f"open({str(ended)!r}, 'a').write(f'{{exit_code}}\\n')")
+    said: list[str] = []
+    with Tracker(tmp_path, "offline", say=said.append) as tracker:
+        begin(tracker)
+        begin(tracker)
+        tracker.finish("run", measurements={})
+    assert sorted(ended.read_text().split()) == ["0", "1"]
+    assert said == []
 
 
 def test_a_server_out_of_reach_turns_the_mirror_to_offline(
