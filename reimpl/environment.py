@@ -26,6 +26,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.begins_again()
+
+    def begins_again(self) -> None:
+        """Count from now on; what was taken before, a checkpoint says."""
         self.wall, self.cpu = time.monotonic(), time.process_time()
 
     def took(self) -> tuple[float, float]:

@@ -361,6 +361,7 @@ def _train_shared(
             if tries == SHARED_TRIES:
                 raise
             context.curves = {}
+            context.clock.begins_again()
 
 
 def take_part(job: Job, share: "Share") -> None:

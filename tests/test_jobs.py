@@ -1,10 +1,13 @@
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reimpl import sharing, training
+from reimpl.context import Outcome, RunContext
 from reimpl.engines import room
 from reimpl.engines.processes import Team
 from reimpl.errors import RequestError
@@ -136,6 +139,27 @@ def test_a_paper_edited_between_two_plans_gets_workers_that_import_it_anew(
     first, second = found
     assert first.key_parts["paper_code"] != second.key_parts["paper_code"]
     assert first.measurements["test/error"] != second.measurements["test/error"]
+
+
+def test_seconds_up_to_the_checkpoint_of_a_shared_training_count_once(
+    tiny_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[RunContext] = []
+
+    def train(*given: Any, metrics: object) -> Outcome:
+        context = given[2]
+        tries.append(context)
+        context.clock.goes_on(1000.0, 1000.0)  # that the first takes, and the second reads
+        if len(tries) == 1:
+            raise sharing.LostRankError("rank 1 of 2 ended with SIGKILL")
+        return Outcome(measurements={})
+
+    monkeypatch.setattr(sharing, "shared", lambda *_, **__: nullcontext(sharing.ALONE))
+    monkeypatch.setattr(training, "train", train)
+    (record,) = made(jobs(tiny_paper, tmp_path / "runs", seeds=1, devices=2)[-1])
+    assert len(tries) == 2
+    assert 1000 <= record.wall_s < 1900
+    assert 1000 <= record.cpu_s < 1900
 
 
 def test_a_target_never_reached_is_a_measurement(tiny_paper: Path, tmp_path: Path) -> None:
