@@ -29,6 +29,8 @@ RECENT = 20
 """Runs of a variant that its time is judged by: the last ones, as machine and neighbours change."""
 SLACK = 1.2
 """Times the memory of a short probe that a run may come to need."""
+BEYOND = "beyond the budget"
+UNKNOWN = "not known before the first run"
 Probing = Literal["here", "new", "never"]
 """What is tried for a moment: what was never run on this machine, what no record of any machine
 tells, or nothing."""
@@ -52,6 +54,8 @@ class Planned:
     """What the jobs take here one after another, as far as it is known."""
     basis: str = ""
     """What the estimate rests on."""
+    broken: str = ""
+    """Why a short probe of it broke, as its runs will too."""
     flops: float | None = None
     """Floating-point operations of the runs to make, evaluation aside, as far as they are known."""
 
@@ -90,14 +94,15 @@ class Want:
 
 def within(
     planned: Sequence[Planned], wants: Iterable[Want], *, seconds: float, room: Room
-) -> tuple[list[Planned], list[str]]:
-    """The work that fits into a time, the cheapest wants first, and the wants that do not fit.
+) -> tuple[list[Planned], dict[str, str]]:
+    """The work that fits into a time, the cheapest wants first, and why other wants do not fit.
 
-    Work that several wants share is paid once; work of unknown length fits nowhere.
+    Work that several wants share is paid once; work of unknown length fits nowhere. What broke in
+    a probe takes no time: its runs break, too, and are recorded so.
     """
-    price = {p.label: math.inf if p.seconds is None else p.seconds for p in planned if p.jobs}
+    price = {p.label: _price(p) for p in planned if p.jobs}
     taken: frozenset[str] = frozenset()
-    waiting, beyond = list(wants), list[str]()
+    waiting, beyond = list(wants), dict[str, str]()
     while waiting:
         cheapest = min(
             waiting, key=lambda w: (w.rank, sum(price.get(v, 0.0) for v in w.variants - taken))
@@ -108,8 +113,14 @@ def within(
         if known and wall_seconds([p for p in planned if p.label in more], room) <= seconds:
             taken = more
         else:
-            beyond.append(cheapest.name)
+            beyond[cheapest.name] = BEYOND if known else f"its time is {UNKNOWN}"
     return [p for p in planned if not p.jobs or p.label in taken], beyond
+
+
+def _price(planned: Planned) -> float:
+    if planned.seconds is not None:
+        return planned.seconds
+    return 0.0 if planned.broken else math.inf
 
 
 @dataclass(kw_only=True)
@@ -180,8 +191,10 @@ class Estimator:
         if planned.part == "baseline":
             seconds, basis = BASELINE_SECONDS * count, "the budget of a baseline, at most"
             return replace(planned, seconds=seconds, basis=basis)
-        broken = f"a short probe here broke: {probe.error}" if probe and probe.error else ""
-        return replace(planned, basis=broken or "not known before the first run")
+        if probe is not None and probe.error:
+            basis = f"a short probe here broke: {probe.error}"
+            return replace(planned, basis=basis, broken=probe.error)
+        return replace(planned, basis=UNKNOWN)
 
     def _known(self, planned: Planned) -> tuple[Sequence[Record], str] | None:
         """The last runs to go by: of this key or else variant, and of this processor first."""
@@ -296,8 +309,8 @@ class Estimator:
             for event in self._tried(jobs):
                 if event.kind == "refused":
                     raise event.contents["error"]
-                if event.kind == "done":
-                    found.setdefault(labels[id(event.job)], []).append(event.contents["result"])
+                if event.kind in ("done", "lost"):
+                    found.setdefault(labels[id(event.job)], []).append(_found(event))
         except DataError as error:
             self.missing = str(error)
         self._kept.update({label: _typical(probes) for label, probes in found.items()})
@@ -386,6 +399,13 @@ def _label(planned: Planned, threads: int) -> str:
     card = "" if job.device == "cpu" else f"{here['gpu']}/"
     compiled = "/compiled" if job.compiled else ""
     return f"{here['cpu']}/{card}{job.device}/{threads}/{len(job.seeds)}/{digest}{compiled}"
+
+
+def _found(event: Event) -> Probe:
+    """What a probe found; one whose process died has found that."""
+    if event.kind == "lost":
+        return Probe(seconds=0.0, memory_mb=0.0, error=event.contents["why"])
+    return event.contents["result"]
 
 
 def _typical(probes: Sequence[Probe]) -> Probe:

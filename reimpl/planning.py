@@ -193,7 +193,7 @@ class _Planner:
             entry=self.entry,
             planned=tuple(fitting),
             room=self.room,
-            left_out={**left_out, **dict.fromkeys(beyond, "beyond the budget")},
+            left_out={**left_out, **beyond},
             beyond_s=work,
             missing=self.missing,
             found=self.found,
@@ -201,10 +201,10 @@ class _Planner:
 
     def within_budget(
         self, planned: Sequence[Planned], chosen: Sequence[Claim]
-    ) -> tuple[Sequence[Planned], list[str]]:
+    ) -> tuple[Sequence[Planned], Mapping[str, str]]:
         """What fits: counts, then undecided claims, then decided ones, then what no claim needs."""
         if self.request.budget_s is None:
-            return planned, []
+            return planned, {}
         here = judged(self.entry, self.request.root, committed=False).verdicts
         decided = {verdict.id for verdict in here if verdict.lane in DECIDED}
         wants = [

@@ -10,7 +10,7 @@ from itertools import pairwise
 from reimpl import registry
 from reimpl.claims import Claim, Exact, own_variants_of
 from reimpl.engines import Event, Run
-from reimpl.errors import RequestError
+from reimpl.errors import DataError, RequestError
 from reimpl.evidence import Evidence, Result, gather, judged, spent_on
 from reimpl.jobs import failed
 from reimpl.keys import changed
@@ -79,6 +79,8 @@ def reproduce(
         logger: RunLogger | None = None
         made: Plan | None = None
         for made in planned or plans(request, estimate=False, probes=Probes(run=run_jobs)):
+            if made.missing:
+                raise DataError(made.missing)
             kept += [record for p in made.planned for record in p.cached]
             if jobs := made.jobs:
                 logger = RunLogger(tracker, made.entry, root=request.root, cost=request.cost)

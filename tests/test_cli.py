@@ -348,6 +348,29 @@ def test_a_run_that_fails_ends_with_1_and_loses_no_other(quick: Path) -> None:
     assert claims["test-error"]["n"] == 2
 
 
+def test_what_broke_in_a_probe_is_run_within_a_budget_and_ends_with_1(quick: Path) -> None:
+    before, after = "    X, y = batch\n", "    return nn"
+    edit(quick / "__init__.py", before + after, before + '    raise ValueError("no")\n' + after)
+    said = on(quick, "reproduce", "--engine", "inprocess", "--budget", "1h")
+    assert said.status == 1
+    assert "beyond the budget" not in said.err
+    assert "failed: two-inputs, seed 0: ValueError: no" in said.err
+
+
+def test_data_that_are_missing_are_not_beyond_a_budget(
+    quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REIMPL_DATA_MIRROR", raising=False)
+    block = '[data.points]\nhub = "org/points"\nrevision = "abc"\nsplits = { train = 3 }\n'
+    edit(quick / "claims.toml", "[metric.parameters]", f"{block}\n[metric.parameters]")
+    words = ["--engine", "inprocess", "--claim", "test-error"]
+    for budget in ([], ["--budget", "1h"]):
+        said = on(quick, "reproduce", *words, *budget)
+        assert said.status == 2
+        assert "Three ways to get it" in said.err
+        assert "beyond the budget" not in said.err
+
+
 def test_an_interrupt_ends_with_130_and_says_what_is_kept(
     quick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
