@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from reimpl import registry
-from reimpl.claims import Claim, Exact, own_variants_of
+from reimpl.claims import Claim, Claims, Exact, own_variants_of
 from reimpl.engines import Event, Run
 from reimpl.errors import DataError, RequestError
 from reimpl.evidence import Evidence, Result, gather, judged, spent_on
@@ -21,21 +21,30 @@ from reimpl.verdict import DECIDED, LOOKS, Verdict
 
 Watch = Callable[[Event], None]
 """Is shown every `Event`."""
+Say = Callable[[str], None]
+"""Is told a line."""
 
 
-def plans(request: Request, *, estimate: bool = True, probes: Probes = PROBES) -> Iterator[Plan]:
+def plans(
+    request: Request,
+    *,
+    estimate: bool = True,
+    probes: Probes = PROBES,
+    say: Say = lambda _line: None,
+) -> Iterator[Plan]:
     """The plan; with `auto` seeds one for each look, made from the records there are by then.
 
     Args:
         request: what is wanted.
         estimate: as for `plan`.
         probes: as for `plan`.
+        say: as for `looks`.
     """
     if request.seeds != "auto":
         yield plan(request, estimate=estimate, probes=probes)
         return
     until = _deadline(request)
-    for look in looks(request):
+    for look in looks(request, say=say):
         left = None if request.budget_s is None else until - time.monotonic()
         if left is not None and left <= 0:
             return
@@ -52,7 +61,7 @@ def reproduce(
     watch: Watch = lambda _event: None,
     planned: Iterable[Plan] | None = None,
     run: Run | None = None,
-    say: Callable[[str], None] = lambda _line: None,
+    say: Say = lambda _line: None,
 ) -> Result:
     """Run what is not yet recorded, then judge.
 
@@ -61,7 +70,8 @@ def reproduce(
         watch: is shown every event, for progress.
         planned: the plans, when the caller wants to see each before it is run.
         run: runs the jobs, where it is at hand (`engine`).
-        say: is told what goes wrong with tracking, and when the budget is spent.
+        say: is told what goes wrong with tracking, when the budget is spent, and what looks leave
+            out.
 
     Raises:
         ReimplError: the user's mistake; runs that fail are records, not exceptions.
@@ -78,7 +88,8 @@ def reproduce(
     ):
         logger: RunLogger | None = None
         made: Plan | None = None
-        for made in planned or plans(request, estimate=False, probes=Probes(run=run_jobs)):
+        probes = Probes(run=run_jobs)
+        for made in planned or plans(request, estimate=False, probes=probes, say=say):
             if made.missing:
                 raise DataError(made.missing)
             kept += [record for p in made.planned for record in p.cached]
@@ -126,10 +137,15 @@ def _recorded(
             yield event.contents["result"]
 
 
-def looks(request: Request) -> Iterator[Request]:
+def looks(request: Request, *, say: Say = lambda _line: None) -> Iterator[Request]:
     """The steps of the sequential mode: each asks for the claims that are not decided yet.
 
-    The next one is made when it is asked for, from the records that are there by then.
+    The next one is made when it is asked for, from the records that are there by then. Where plain
+    methods are to be fitted, the first asks for the decided claims, too, whose runs are there.
+
+    Args:
+        request: with `auto` seeds.
+        say: is told which claims are left out and why, once.
 
     Raises:
         RequestError: runs that are altered by `--set` or `--model` are never judged.
@@ -137,15 +153,18 @@ def looks(request: Request) -> Iterator[Request]:
     if request.altered:
         raise RequestError("--seeds auto judges as it goes, and altered runs are never judged")
     entry, chosen = wanted(request)
+    said = set[str]()
     for before, look in pairwise((0, *LOOKS)):
         here = judged(entry, request.root, in_looks=True, committed=False)
-        decided = {verdict.id for verdict in here.verdicts if verdict.lane in DECIDED}
-        if request.force and not before:
-            decided.clear()
-        left = [claim for claim in chosen if claim.id not in decided]
-        if before:
-            left = [claim for claim in left if not isinstance(claim, Exact)]  # counted once
-        left = [claim for claim in left if _has_others(claim, request, here.evidence, look)]
+        lacking = {
+            claim.id: _lacking(claim, entry.claims, request, here.evidence, look)
+            for claim in _open(chosen, request, here.verdicts, before)
+        }
+        for name, why in lacking.items():
+            if why and name not in said:
+                say(f"left out: {name}: {why}")
+                said.add(name)
+        left = [claim for claim in chosen if lacking.get(claim.id) == ""]
         if left:
             names = tuple(claim.id for claim in left)
             needed = {name for claim in left for name in own_variants_of(claim)}
@@ -159,11 +178,31 @@ def looks(request: Request) -> Iterator[Request]:
             )
 
 
-def _has_others(claim: Claim, request: Request, evidence: Evidence, look: int) -> bool:
-    """Whether the variants of a claim that are not asked for have as many seeds as a look takes."""
-    others = set(own_variants_of(claim)) - set(request.variants) if request.variants else ()
+def _open(
+    chosen: Sequence[Claim], request: Request, verdicts: Iterable[Verdict], before: int
+) -> Sequence[Claim]:
+    """The claims that a look asks for; the first asks for all, where more than runs are wanted."""
+    if not before and (request.force or request.baselines):
+        return chosen
+    decided = {verdict.id for verdict in verdicts if verdict.lane in DECIDED}
+    left = [claim for claim in chosen if claim.id not in decided]
+    if before:
+        left = [claim for claim in left if not isinstance(claim, Exact)]  # counted once
+    return left
+
+
+def _lacking(claim: Claim, claims: Claims, request: Request, evidence: Evidence, look: int) -> str:
+    """Which variant of a claim is not asked for and has not the runs that a look takes."""
+    others = set(own_variants_of(claim)) - set(request.variants) if request.variants else set()
     measured = evidence.measured.get(claim.metric, {})
-    return all(len(measured.get(name, ())) >= look for name in others)
+    for name in sorted(others):
+        variant = claims.variants[name]
+        needed = set(range(variant.folds * (1 if variant.deterministic else look)))
+        broken = {record.seed for record in evidence.errors if record.variant == name}
+        made = needed & {*measured.get(name, ()), *broken}
+        if made != needed:
+            return f"{name}, which is not asked for, has {len(made)} of {len(needed)} runs"
+    return ""
 
 
 def _altered(request: Request, made: Sequence[Record], fresh: Sequence[Record]) -> Result:

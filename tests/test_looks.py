@@ -12,7 +12,7 @@ from reimpl import registry
 from reimpl.claims import Claims
 from reimpl.errors import RequestError
 from reimpl.judging import judge_in_looks
-from reimpl.planning import Request
+from reimpl.planning import Request, plan
 from reimpl.reproduction import looks, reproduce, result_of
 from reimpl.verdict import DECIDED, LOOKS
 
@@ -137,6 +137,46 @@ def test_looks_do_not_wait_for_variants_that_nobody_asked_for(tiny_paper: Path) 
     assert verdict.lane in DECIDED
     assert (len(steps), verdict.look) != (LOOKS[-1], LOOKS[-1])
     assert len(steps) == verdict.look
+
+
+def test_a_variant_that_nobody_asked_for_needs_one_run_where_chance_plays_no_role(
+    tiny_paper: Path,
+) -> None:
+    claims = tiny_paper / "claims.toml"
+    text = claims.read_text(encoding="utf-8")
+    once = text.replace('id = "one-input"\n', 'id = "one-input"\ndeterministic = true\n')
+    claims.write_text(once, encoding="utf-8")
+    request = asked(tiny_paper, claims=("two-beat-one",), variants=("two-inputs",))
+    said: list[str] = []
+    assert reproduce(request, say=said.append).fresh == ()
+    why = "one-input, which is not asked for, has 0 of 1 runs"
+    assert said == [f"left out: two-beat-one: {why}"]
+    reproduce(replace(request, seeds=1, variants=("one-input",)))
+    result = reproduce(request, say=said.append)
+    assert {(r.variant, r.seed) for r in result.fresh} >= {("two-inputs", s) for s in range(3)}
+    assert len(said) == 1
+
+
+def test_one_cross_validation_is_one_seed_of_a_variant_that_nobody_asked_for(
+    tiny_paper: Path,
+) -> None:
+    claims = tiny_paper / "claims.toml"
+    text = claims.read_text(encoding="utf-8")
+    claims.write_text(text.replace("seeds = 5\n", "seeds = 5\nfolds = 5\n"), encoding="utf-8")
+    request = asked(tiny_paper, claims=("two-beat-one",), variants=("two-inputs",))
+    reproduce(replace(request, seeds=1, variants=("one-input",)))
+    said: list[str] = []
+    assert list(looks(request, say=said.append)) == []
+    why = "one-input, which is not asked for, has 5 of 15 runs"
+    assert said == [f"left out: two-beat-one: {why}"]
+
+
+def test_plain_methods_are_fitted_where_every_claim_is_decided(tiny_paper: Path) -> None:
+    reproduce(asked(tiny_paper))
+    again = list(looks(asked(tiny_paper, baselines=True)))
+    assert [(step.seeds, step.baselines) for step in again] == [(3, True)]
+    made = plan(again[0], estimate=False)
+    assert {job.part for job in made.jobs} == {"baseline"}
 
 
 def test_altered_runs_are_not_judged_in_looks(tiny_paper: Path) -> None:

@@ -190,7 +190,7 @@ def _run(request: Request) -> Result:
     try:
         with progress, engine(request) as run:
             probes = Probes(of="new", run=run, tell=progress.probing)
-            plans = reproduction.plans(request, probes=probes)
+            plans = reproduction.plans(request, probes=probes, say=progress.say)
             return reproduction.reproduce(
                 request,
                 planned=map(progress.begin, plans),
