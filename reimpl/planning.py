@@ -1,6 +1,5 @@
 """What a request comes to: which runs, which of them are recorded, what the rest takes."""
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -147,7 +146,22 @@ def plan(request: Request, *, estimate: bool = True, probes: Probes = PROBES) ->
 def wanted(request: Request) -> tuple[Entry, list[Claim]]:
     """The paper, and its claims that are asked for and can be settled at this cost."""
     planner = _Planner(request)
-    return planner.entry, planner.chosen_claims()[0]
+    return planner.entry, planner.chosen[0]
+
+
+def metrics_of(claims: Iterable[Claim], variant: Variant, part: JobPart) -> frozenset[str]:
+    """The metrics of claims that runs of a variant lack when they came before the metric.
+
+    The harness keeps what `claims.toml` names, whose names are in no key; a way to train of a
+    paper's own says itself what it measures, and its code is in the key.
+    """
+    if part == "baseline" or (part == "train" and variant.recipe is None):
+        return frozenset()
+    return frozenset(
+        claim.metric
+        for claim in claims
+        if isinstance(claim, Exact) == (part == "counts") and variant.id in own_variants_of(claim)
+    )
 
 
 class _Planner:
@@ -180,7 +194,7 @@ class _Planner:
         )
 
     def plan(self, *, estimate: bool) -> Plan:
-        chosen, left_out = self.chosen_claims()
+        chosen, left_out = self.chosen
         planned = [
             p for p in (self.counts(chosen), *self.trainings(chosen), *self.baselines(chosen)) if p
         ]
@@ -224,7 +238,8 @@ class _Planner:
         ]
         return within(planned, wants, seconds=self.request.budget_s, room=self.room)
 
-    def chosen_claims(self) -> tuple[list[Claim], dict[str, str]]:
+    @cached_property
+    def chosen(self) -> tuple[list[Claim], dict[str, str]]:
         """The claims asked for that can be settled at this cost, and why the others are not."""
         if self.request.claims:
             return [self.claims.claim(name) for name in self.request.claims], {}
@@ -284,15 +299,21 @@ class _Planner:
         *,
         baseline: tuple[str, str] | None = None,
     ) -> Planned:
-        """Cached records and jobs; the seeds of a vectorised variant are one job."""
+        """Cached records and jobs; the seeds of a vectorised variant are one job.
+
+        A record without the metric of a claim came before the metric: its run is made again.
+        """
         label = f"{baseline[0]} on {variant.id}" if baseline else variant.id
         keys = self.keys(variant, part, "/".join(baseline) if baseline else None)
-        again = self.request.force_from * variant.folds if self.request.force else math.inf
-        cached, left = [], []
+        metrics = metrics_of(self.chosen[0], variant, part)
+        cached, left, again = [], [], set[int]()
         for seed in seeds:
-            known = self.recorded.get((part, label, seed, keys.key(seed)))
-            record = known if seed < again else None
-            cached.append(record) if record else left.append(seed)
+            record = self.recorded.get((part, label, seed, keys.key(seed)))
+            if record and self.spared(record, metrics, variant.folds):
+                cached.append(record)
+                continue
+            left.append(seed)
+            again |= {seed} if record else set()
         together = variant.vectorised and part == "train"
         batches = [tuple(left)] if together and left else [(seed,) for seed in left]
         return Planned(
@@ -300,8 +321,17 @@ class _Planner:
             part=part,
             seeds=seeds,
             cached=tuple(cached),
-            jobs=tuple(self.job(variant, b, part, keys, baseline=baseline) for b in batches),
+            jobs=tuple(
+                self.job(variant, b, part, keys, baseline=baseline, force=not again.isdisjoint(b))
+                for b in batches
+            ),
         )
+
+    def spared(self, record: Record, metrics: frozenset[str], folds: int) -> bool:
+        """Whether a record spares its run."""
+        if record.seed < self.request.force_from * folds:
+            return True
+        return not self.request.force and metrics <= record.measurements.keys()
 
     def keys(self, variant: Variant, part: JobPart, baseline: str | None = None) -> Keys:
         return current_keys(
@@ -321,6 +351,7 @@ class _Planner:
         keys: Keys,
         *,
         baseline: tuple[str, str] | None,
+        force: bool,
     ) -> Job:
         pairs = [keys(seed) for seed in seeds]
         trains = part == "train"
@@ -342,7 +373,7 @@ class _Planner:
             devices=devices,
             nodes=nodes,
             memory_mb=(variant.memory_mb or self.claims.paper.memory_mb) * devices,
-            force=self.request.force,
+            force=force,
             baseline=baseline,
         )
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from itertools import pairwise
@@ -15,8 +15,18 @@ from reimpl.evidence import Evidence, Result, gather, judged, spent_on
 from reimpl.jobs import failed
 from reimpl.keys import changed
 from reimpl.logger import RunLogger
-from reimpl.planning import PROBES, Plan, Probes, Request, engine, open_data, plan, wanted
-from reimpl.records import Record, Store
+from reimpl.planning import (
+    PROBES,
+    Plan,
+    Probes,
+    Request,
+    engine,
+    metrics_of,
+    open_data,
+    plan,
+    wanted,
+)
+from reimpl.records import RUN, Record, Store
 from reimpl.verdict import DECIDED, LOOKS, Verdict
 
 Watch = Callable[[Event], None]
@@ -256,14 +266,24 @@ def result_of(
 def why_rerun(request: Request) -> dict[str, list[str]]:
     """Run (variant and seed) → in words, why `reproduce` would make it again."""
     made = plan(request, estimate=False)
+    entry, chosen = wanted(request)
+    same = {RUN(record): record for record in made.found.ok}
     before: dict[tuple[str, str, int], Record] = {}
     for record in sorted(made.found.ok, key=lambda record: record.started):
         before[record.part, record.variant, record.seed] = record
     reasons: dict[str, list[str]] = {}
-    for planned in made.planned:
-        for job in planned.jobs:
-            for seed, parts in zip(job.seeds, job.key_parts, strict=True):
-                old = before.get((job.part, job.recorded_as, seed))
-                why = ["not run here yet"] if old is None else changed(old.key_parts, parts)
-                reasons[f"{job.recorded_as}, seed {seed}"] = why or ["--force was given"]
+    for job in made.jobs:
+        metrics = metrics_of(chosen, entry.claims.variants[job.variant], job.part)
+        for seed, key, parts in zip(job.seeds, job.keys, job.key_parts, strict=True):
+            run = job.part, job.recorded_as, seed
+            old = same.get((*run, key)) or before.get(run)
+            why = ["not run here yet"] if old is None else _why(old, parts, metrics)
+            reasons[f"{job.recorded_as}, seed {seed}"] = why
     return reasons
+
+
+def _why(old: Record, parts: Mapping[str, str], metrics: Collection[str]) -> list[str]:
+    """In words, why a recorded run would be made again."""
+    lacking = sorted(set(metrics) - old.measurements.keys())
+    before = [f"recorded before the metric '{name}' was defined" for name in lacking]
+    return changed(old.key_parts, parts) or before or ["--force was given"]

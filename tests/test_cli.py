@@ -416,6 +416,24 @@ def test_why_rerun_names_the_part_that_changed(tiny_paper: Path) -> None:
     assert "0-4  the variant's recipe or settings changed" in said.out
 
 
+def test_runs_that_came_before_a_metric_are_made_again_for_its_claim(quick: Path) -> None:
+    claims = quick / "claims.toml"
+    whole = claims.read_text(encoding="utf-8")
+    claim = whole[whole.index('[[claim]]\nid = "test-error"') :].partition("\n\n")[0]
+    metric = whole[whole.index('[metric."train/error"]') :].partition("\n\n")[0]
+    edit(claims, metric, "")
+    on(quick, "reproduce", "--engine", "inprocess")
+    added = claim.replace("test-error", "gap").replace("test/error", "train/error")
+    claims.write_text(f"{whole}\n{added}\n", encoding="utf-8")
+    said = on(quick, "why-rerun")
+    assert "0-1  recorded before the metric 'train/error' was defined" in said.out
+    assert "one-input" not in said.out
+    said = on(quick, "reproduce", "--engine", "inprocess")
+    assert "2 variants, 2 runs to make, 3 cached" in said.err
+    assert claims_of(on(quick, "verdict", "--json"))["gap"]["n"] == 2
+    assert "nothing to run" in on(quick, "reproduce", "--engine", "inprocess").err
+
+
 def test_record_promotes_the_runs_and_rebuilds_the_table(tiny_paper: Path) -> None:
     keep(tiny_paper, {"two-inputs": TWO})
     readme = tiny_paper / "README.md"
