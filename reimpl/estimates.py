@@ -198,9 +198,11 @@ class Estimator:
 
     def _known(self, planned: Planned) -> tuple[Sequence[Record], str] | None:
         """The last runs to go by: of this key or else variant, and of this processor first."""
+        runs = self._alike(planned, _of(planned, self._local))
         local = [
-            _last(self._alike(planned, records))
-            for records in (planned.cached, _of(planned, self._local))
+            _last(self._alike(planned, planned.cached)),
+            _last(_of_these_keys(planned, runs)),
+            _altered_so(planned, _last(runs)),
         ]
         device = planned.jobs[0].device if planned.jobs else "cpu"
         here = next(filter(None, (_of_this(device, records) for records in local)), None)
@@ -211,7 +213,7 @@ class Estimator:
         committed = _of(planned, self._committed)
         if self.probing != "never":  # or else a batch of another size is better than nothing
             committed = self._alike(planned, committed)
-        there = next(filter(None, local), None) or _last(committed)
+        there = next(filter(None, local), None) or _altered_so(planned, _last(committed))
         return (there, "records of another machine, perhaps") if there else None
 
     def _alike(self, planned: Planned, records: Sequence[Record]) -> Sequence[Record]:
@@ -242,7 +244,8 @@ class Estimator:
         count = sum(len(job.seeds) for job in planned.jobs)
         if probe is not None and probe.flops:
             return probe.flops * count / len(planned.jobs[0].seeds)
-        earlier = planned.cached or [*_of(planned, self._local), *_of(planned, self._committed)]
+        records = [*_of(planned, self._local), *_of(planned, self._committed)]
+        earlier = planned.cached or _altered_so(planned, _last(records))
         known = [record.flops for record in earlier if record.flops]
         return median(known) * count if known else None
 
@@ -366,6 +369,21 @@ def _of(planned: Planned, groups: _Grouped) -> list[Record]:
 
 def _last(records: Iterable[Record]) -> list[Record]:
     return nlargest(RECENT, records, key=lambda record: record.started)
+
+
+def _of_these_keys(planned: Planned, records: Iterable[Record]) -> list[Record]:
+    """Those of the runs to make, as there are where these are forced."""
+    keys = {key for job in planned.jobs for key in job.keys}
+    return [record for record in records if record.key in keys]
+
+
+def _altered_so(planned: Planned, records: Iterable[Record]) -> list[Record]:
+    """Those of whatever code that `--set` and `--model` altered as they do the runs to make.
+
+    Of a record that says it in its file: give few.
+    """
+    how = planned.jobs[0].overrides, planned.jobs[0].model
+    return [record for record in records if (record.overrides, record.model) == how]
 
 
 def _of_this(device: str, records: Iterable[Record]) -> list[Record]:

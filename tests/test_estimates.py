@@ -303,6 +303,43 @@ def test_an_estimate_goes_by_the_last_runs_of_this_processor(
         assert (found.seconds, found.basis) == (seconds, basis)
 
 
+def test_runs_altered_otherwise_say_nothing_of_the_time(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    runs = Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
+    record = replace(reproduce(runs).fresh[-1], flops=1000)
+    usual = replace(record, wall_s=100.0)
+    halved = {"epochs": 5}
+    short = replace(record, wall_s=2.0, flops=500, overrides=halved)
+    mine = replace(record, wall_s=3.0, model="mine.py:Net")
+    five = work(entry, record.variant, 5)
+    altered = replace(five, jobs=tuple(replace(job, overrides=halved) for job in five.jobs))
+    machine = Machine({1: 4, 2: 4, 4: 4})
+    for planned, local, seconds, flops in (
+        (five, [short, usual, mine], 500.0, 5000),
+        (altered, [short, usual, mine], 10.0, 2500),
+        (five, [short, mine], 20.0, 2.5e10),
+        (altered, [usual], 20.0, 2.5e10),
+    ):
+        where = tmp_path / str(seconds)
+        found = estimated(claims, where, machine, planned, local=local)
+        assert (found.seconds, found.flops) == (seconds, flops)
+    found = estimated(claims, tmp_path / "c", machine, altered, committed=[usual], probing="new")
+    assert (found.seconds, found.basis) == (20, "a short probe here")
+
+
+def test_runs_that_are_forced_are_timed_by_those_of_their_key(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    runs = Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
+    record = reproduce(runs).fresh[-1]
+    five = work(entry, record.variant, 5)
+    same = [replace(record, key=job.keys[0], wall_s=2.0, started="2026") for job in five.jobs]
+    other = [replace(record, wall_s=50.0)] * 30
+    found = estimated(claims, tmp_path, Machine({}), five, local=[*same, *other])
+    assert (found.seconds, found.basis) == (10.0, "earlier runs here")
+
+
 def test_a_probe_that_breaks_says_why_and_is_not_kept(
     claims: Claims, entry: Entry, tmp_path: Path
 ) -> None:
