@@ -197,14 +197,20 @@ class Estimator:
         return replace(planned, basis=UNKNOWN)
 
     def _known(self, planned: Planned) -> tuple[Sequence[Record], str] | None:
-        """The last runs to go by: of this key or else variant, and of this processor first."""
+        """The last runs to go by: of this key or else variant, and of this processor first.
+
+        A kind of device says nothing of another's pace.
+        """
+        device = planned.jobs[0].device
         runs = self._alike(planned, _of(planned, self._local))
         local = [
-            _last(self._alike(planned, planned.cached)),
-            _last(_of_these_keys(planned, runs)),
-            _altered_so(planned, _last(runs)),
+            _of_kind(device, records)
+            for records in (
+                _last(self._alike(planned, planned.cached)),
+                _last(_of_these_keys(planned, runs)),
+                _altered_so(planned, _last(runs)),
+            )
         ]
-        device = planned.jobs[0].device if planned.jobs else "cpu"
         here = next(filter(None, (_of_this(device, records) for records in local)), None)
         if here is not None:
             return here, "earlier runs here"
@@ -213,7 +219,8 @@ class Estimator:
         committed = _of(planned, self._committed)
         if self.probing != "never":  # or else a batch of another size is better than nothing
             committed = self._alike(planned, committed)
-        there = next(filter(None, local), None) or _altered_so(planned, _last(committed))
+        others = _of_kind(device, _altered_so(planned, _last(committed)))
+        there = next(filter(None, local), None) or others
         return (there, "records of another machine, perhaps") if there else None
 
     def _alike(self, planned: Planned, records: Sequence[Record]) -> Sequence[Record]:
@@ -384,6 +391,12 @@ def _altered_so(planned: Planned, records: Iterable[Record]) -> list[Record]:
     """
     how = planned.jobs[0].overrides, planned.jobs[0].model
     return [record for record in records if (record.overrides, record.model) == how]
+
+
+def _of_kind(device: str, records: Iterable[Record]) -> list[Record]:
+    """Those made on a device of the same kind: cpu, cuda, mps."""
+    kind = device.partition(":")[0]
+    return [record for record in records if _made_on(record.environment)[1] == kind]
 
 
 def _of_this(device: str, records: Iterable[Record]) -> list[Record]:

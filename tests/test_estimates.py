@@ -328,6 +328,30 @@ def test_runs_altered_otherwise_say_nothing_of_the_time(
     assert (found.seconds, found.basis) == (20, "a short probe here")
 
 
+def test_a_kind_of_device_says_nothing_of_the_pace_of_another(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    runs = Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
+    record = replace(reproduce(runs).fresh[-1], wall_s=50.0)
+    card = {**record.environment, "device": "cuda:1", "gpu": "H100"}
+    on_a_card = replace(record, wall_s=1.0, environment=card)
+    five = work(entry, record.variant, 5)
+    there = replace(five, jobs=tuple(replace(job, device="cuda") for job in five.jobs))
+    for planned, known, wrong, seconds in (
+        (five, record, on_a_card, 250.0),
+        (there, on_a_card, record, 5.0),
+    ):
+        machine = Machine({1: 4, 2: 4, 4: 4})
+        probed = estimated(claims, tmp_path / f"{seconds}", machine, planned, local=[wrong])
+        assert (probed.seconds, probed.basis) == (20, "a short probe here")
+        unknown = estimated(claims, tmp_path, machine, planned, committed=[wrong], probing="never")
+        assert unknown.seconds is None
+        found = estimated(
+            claims, tmp_path, machine, planned, committed=[wrong, known], probing="never"
+        )
+        assert found.seconds == seconds
+
+
 def test_runs_that_are_forced_are_timed_by_those_of_their_key(
     claims: Claims, entry: Entry, tmp_path: Path
 ) -> None:
