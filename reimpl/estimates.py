@@ -31,6 +31,7 @@ SLACK = 1.2
 """Times the memory of a short probe that a run may come to need."""
 BEYOND = "beyond the budget"
 UNKNOWN = "not known before the first run"
+ELSEWHERE = "records of another machine, perhaps"
 Probing = Literal["here", "new", "never"]
 """What is tried for a moment: what was never run on this machine, what no record of any machine
 tells, or nothing."""
@@ -152,13 +153,13 @@ class Estimator:
         """
         self.runs = sum(self._count(p) for p in planned if p.part != "counts")
         self._probe_all([p for p in planned if _trains(p) and self._known(p) is None], threads=1)
-        timed = self._compiled([self._timed(p) for p in planned])
+        timed = [self._timed(p) for p in planned]
+        worth = [p for p in timed if self._compiling_may_pay(p) or self._packing_pays(p)]
+        self._probe_all(worth, threads=1)
+        timed = self._compiled([self._timed(p) for p in planned])  # by what was just probed, too
         wide = self.room.threads // max(1, min(self.runs, self.room.threads))
         wide = wide if wide > 1 else self.room.threads
         large = [p for p in timed if self._packing_pays(p)]
-        if wide == 1 or not large:
-            return timed
-        self._probe_all(large, threads=1)
         self._probe_all(large, threads=wide)
         return [self._packed(p, wide) if self._packing_pays(p) else p for p in timed]
 
@@ -214,14 +215,22 @@ class Estimator:
         here = next(filter(None, (_of_this(device, records) for records in local)), None)
         if here is not None:
             return here, "earlier runs here"
-        if self._soon_probed(planned) and self.probing == "here":
+        if self._by_probe(planned):
             return None
         committed = _of(planned, self._committed)
         if self.probing != "never":  # or else a batch of another size is better than nothing
             committed = self._alike(planned, committed)
         others = _of_kind(device, _altered_so(planned, _last(committed)))
         there = next(filter(None, local), None) or others
-        return (there, "records of another machine, perhaps") if there else None
+        return (there, ELSEWHERE) if there else None
+
+    def _by_probe(self, planned: Planned) -> bool:
+        """Whether a probe here tells more than records of another machine."""
+        if self.probing == "never":  # or of a node of a cluster
+            return False
+        probe = self._probe(planned, threads=1)
+        kept = probe is not None and probe.seconds > 0
+        return kept or (self._soon_probed(planned) and self.probing == "here")
 
     def _alike(self, planned: Planned, records: Sequence[Record]) -> Sequence[Record]:
         """Of seeds that are trained as one batch: those of a batch about as large.
@@ -242,7 +251,7 @@ class Estimator:
         return (planned.seconds or 0.0) >= PACKING_PAYS and self._soon_probed(planned)
 
     def _packing_pays(self, planned: Planned) -> bool:
-        if not self._worth_trying(planned):
+        if self.room.threads == 1 or not self._worth_trying(planned):
             return False
         return planned.jobs[0].device == "cpu" and planned.jobs[0].processes == 1
 
@@ -284,7 +293,7 @@ class Estimator:
         """With compiled steps where that is left to a probe and gets more done in a time."""
         left = {i: p for i, p in enumerate(planned) if self._compiling_may_pay(p)}
         trials = {i: _given(p, compiled=True) for i, p in left.items()}
-        self._probe_all([*left.values(), *trials.values()], threads=1)
+        self._probe_all(list(trials.values()), threads=1)
         chosen = {i: self._faster(p, trials[i]) for i, p in left.items()}
         return [chosen.get(i, p) for i, p in enumerate(planned)]
 

@@ -25,6 +25,7 @@ from reimpl.planning import Request, plan
 from reimpl.reading import load_claims
 from reimpl.records import Record
 from reimpl.registry import Entry, find
+from reimpl.report import plan_line
 from reimpl.reproduction import plans, reproduce
 
 QUAD = Room(threads=4, memory_mb=10_000)
@@ -308,7 +309,7 @@ def test_runs_altered_otherwise_say_nothing_of_the_time(
 ) -> None:
     runs = Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
     record = replace(reproduce(runs).fresh[-1], flops=1000)
-    usual = replace(record, wall_s=100.0)
+    usual = replace(record, wall_s=10.0)
     halved = {"epochs": 5}
     short = replace(record, wall_s=2.0, flops=500, overrides=halved)
     mine = replace(record, wall_s=3.0, model="mine.py:Net")
@@ -316,7 +317,7 @@ def test_runs_altered_otherwise_say_nothing_of_the_time(
     altered = replace(five, jobs=tuple(replace(job, overrides=halved) for job in five.jobs))
     machine = Machine({1: 4, 2: 4, 4: 4})
     for planned, local, seconds, flops in (
-        (five, [short, usual, mine], 500.0, 5000),
+        (five, [short, usual, mine], 50.0, 5000),
         (altered, [short, usual, mine], 10.0, 2500),
         (five, [short, mine], 20.0, 2.5e10),
         (altered, [usual], 20.0, 2.5e10),
@@ -350,6 +351,39 @@ def test_a_kind_of_device_says_nothing_of_the_pace_of_another(
             claims, tmp_path, machine, planned, committed=[wrong, known], probing="never"
         )
         assert found.seconds == seconds
+
+
+def test_a_probe_here_comes_before_records_of_another_machine(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    runs = Request(paper="tiny", papers=(entry.folder,), runs=tmp_path, engine="inprocess", seeds=1)
+    record = reproduce(runs).fresh[-1]
+    elsewhere = {**record.environment, "cpu": "a processor of another make"}
+    five, machine = work(entry, record.variant, 5), Machine({1: 4, 2: 4, 4: 4})
+
+    def known(wall_s: float, root: Path) -> tuple[float | None, str]:
+        there = replace(record, wall_s=wall_s, environment=elsewhere)
+        found = estimated(claims, root, machine, five, committed=[there], probing="new")
+        return found.seconds, found.basis
+
+    assert known(2.0, tmp_path / "a") == (10.0, "records of another machine, perhaps")
+    assert machine.tried == []
+    estimated(claims, tmp_path / "a", machine, five)
+    assert known(2.0, tmp_path / "a") == (20.0, "a short probe here")
+    assert known(100.0, tmp_path / "b") == (20.0, "a short probe here")  # tried for its packing
+
+
+def test_the_line_of_a_plan_says_when_its_time_is_of_another_machine(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    made = plan(Request(paper="tiny", papers=(tiny_paper,), runs=tmp_path), estimate=False)
+    training = [replace(p, seconds=80.0) for p in made.planned if p.part == "train"]
+    there = [replace(p, basis="records of another machine, perhaps") for p in training]
+    said = " (by records of another machine, perhaps), "
+    assert said in plan_line(replace(made, planned=tuple(there)))
+    mixed = plan_line(replace(made, planned=(there[0], *training[1:])))
+    assert said.replace("(", "(in part ") in mixed
+    assert "another machine" not in plan_line(replace(made, planned=tuple(training)))
 
 
 def test_runs_that_are_forced_are_timed_by_those_of_their_key(
@@ -404,7 +438,8 @@ def test_a_batch_of_seeds_is_timed_by_batches_about_as_large(
         (small, "never", 200),
     ]
     for committed, probing, seconds in cases:
-        found = estimated(claims, tmp_path, machine, batch, committed=committed, probing=probing)
+        root = tmp_path / f"{seconds}"  # where no probe is kept
+        found = estimated(claims, root, machine, batch, committed=committed, probing=probing)
         assert found.seconds == seconds
 
 

@@ -290,8 +290,18 @@ def _time(plan: Plan) -> str:
     if unknown == len(left):
         return f"the time on {on} is not known before the first run"
     seconds = wall_seconds(left, plan.room)
-    about = f"{'about ' if seconds >= 1 else ''}{duration(seconds)} on {on}"
+    about = f"{'about ' if seconds >= 1 else ''}{duration(seconds)} on {on}{_by(left)}"
     return f"{about}, and {unknown} of unknown time" if unknown else about
+
+
+def _by(left: Sequence[Planned]) -> str:
+    """What the time rests on, where that is not this machine."""
+    from reimpl.estimates import ELSEWHERE
+
+    known = [p.basis.startswith(ELSEWHERE) for p in left if p.seconds and p.part != "counts"]
+    if not any(known):
+        return ""
+    return f" ({'' if all(known) else 'in part '}by {ELSEWHERE})"
 
 
 def _size(plan: Plan) -> str:
