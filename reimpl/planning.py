@@ -62,8 +62,9 @@ class Request:
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     model: str | None = None
     force: bool = False
-    force_from: int = 0
-    """Seeds below it are not made again by `force`: an earlier look of the same command did."""
+    tried: int = 0
+    """Seeds below it are not made again, by `force` or because they failed: an earlier look of the
+    same command made them."""
     baselines: bool = False
     engine: Literal["processes", "inprocess", "ray"] = "processes"
     address: str | None = None
@@ -308,12 +309,14 @@ class _Planner:
         metrics = metrics_of(self.chosen[0], variant, part)
         cached, left, again = [], [], set[int]()
         for seed in seeds:
-            record = self.recorded.get((part, label, seed, keys.key(seed)))
-            if record and self.spared(record, metrics, variant.folds):
+            run = part, label, seed, keys.key(seed)
+            record = self.recorded.get(run)
+            tried = seed < self.request.tried * variant.folds
+            if record and (tried or self.spares(record, metrics)):
                 cached.append(record)
-                continue
-            left.append(seed)
-            again |= {seed} if record else set()
+            elif not tried or run not in self.failed:
+                left.append(seed)
+                again |= {seed} if record else set()
         together = variant.vectorised and part == "train"
         batches = [tuple(left)] if together and left else [(seed,) for seed in left]
         return Planned(
@@ -327,10 +330,8 @@ class _Planner:
             ),
         )
 
-    def spared(self, record: Record, metrics: frozenset[str], folds: int) -> bool:
+    def spares(self, record: Record, metrics: frozenset[str]) -> bool:
         """Whether a record spares its run."""
-        if record.seed < self.request.force_from * folds:
-            return True
         return not self.request.force and metrics <= record.measurements.keys()
 
     def keys(self, variant: Variant, part: JobPart, baseline: str | None = None) -> Keys:
@@ -432,6 +433,10 @@ class _Planner:
     @no_collecting()
     def recorded(self) -> dict[tuple[str, str, int, str], Record]:
         return dict(zip(map(RUN, self.found.ok), self.found.ok, strict=True))
+
+    @cached_property
+    def failed(self) -> frozenset[tuple[str, str, int, str]]:
+        return frozenset(map(RUN, self.found.errors))
 
 
 def _check_device(request: Request) -> None:

@@ -184,7 +184,7 @@ def looks(request: Request, *, say: Say = lambda _line: None) -> Iterator[Reques
                 claims=names,
                 variants=tuple(name for name in request.variants if name in needed),
                 baselines=request.baselines and not before,
-                force_from=before,
+                tried=before,
             )
 
 
@@ -194,8 +194,9 @@ def _open(
     """The claims that a look asks for; the first asks for all, where more than runs are wanted."""
     if not before and (request.force or request.baselines):
         return chosen
-    decided = {verdict.id for verdict in verdicts if verdict.lane in DECIDED}
-    left = [claim for claim in chosen if claim.id not in decided]
+    ended = {*DECIDED, "error"} if before else DECIDED  # a failed run may be tried once more
+    over = {verdict.id for verdict in verdicts if verdict.lane in ended}
+    left = [claim for claim in chosen if claim.id not in over]
     if before:
         left = [claim for claim in left if not isinstance(claim, Exact)]  # counted once
     return left

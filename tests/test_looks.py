@@ -117,6 +117,26 @@ def test_a_look_does_not_wait_for_a_run_that_fails(tiny_paper: Path) -> None:
     assert verdict.look is not None
     assert verdict.n == verdict.look - 1
     assert max(record.seed for record in result.fresh) < LOOKS[-1] - 1
+    made = [(r.part, r.variant, r.seed) for r in result.fresh]
+    assert len(made) == len(set(made))
+    again = [
+        (r.part, r.variant, r.seed)
+        for r in reproduce(asked(tiny_paper, claims=("test-error",), force=True)).fresh
+    ]
+    assert len(again) == len(set(again))
+
+
+def test_a_claim_whose_runs_all_fail_is_given_up_after_a_look(tiny_paper: Path) -> None:
+    code = tiny_paper / "__init__.py"
+    text = code.read_text(encoding="utf-8")
+    start = "def data(variant, sources, seeds):\n"
+    check = '    if variant.id == "one-input":\n        raise ValueError("no such luck")\n'
+    code.write_text(text.replace(start, start + check), encoding="utf-8")
+    request = asked(tiny_paper, claims=("two-beat-one",))
+    for _ in range(2):  # a later command tries again
+        result = reproduce(request)
+        assert [r.seed for r in result.errors] == [0, 1, 2]
+        assert result.verdicts[0].lane == "error"
 
 
 def test_forced_looks_make_each_run_once(tiny_paper: Path) -> None:
