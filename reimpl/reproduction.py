@@ -111,7 +111,7 @@ def reproduce(
                 fresh += [record for records in done for record in records]
                 if len(done) < len(jobs):
                     left = sum(len(job.seeds) for job in jobs) - sum(map(len, done))
-                    say(f"the budget is spent; the same command goes on, {left:,} left to run")
+                    say(f"the budget is spent; {goes_on(request)}, {left:,} left to run")
                     break
         if request.altered:
             result = _altered(request, [*kept, *fresh], fresh)
@@ -120,6 +120,11 @@ def reproduce(
         if logger is not None:
             logger.verdict(result)
     return result
+
+
+def goes_on(request: Request) -> str:
+    """How what was cut off is taken up again."""
+    return f"{'without --force, ' if request.force else ''}the same command goes on"
 
 
 def _leading(request: Request) -> AbstractContextManager[None]:
@@ -165,7 +170,13 @@ def looks(request: Request, *, say: Say = lambda _line: None) -> Iterator[Reques
     entry, chosen = wanted(request)
     said = set[str]()
     for before, look in pairwise((0, *LOOKS)):
-        here = judged(entry, request.root, in_looks=True, committed=False)
+        here = judged(
+            entry,
+            request.root,
+            first=before if request.force and before else None,  # those that were made now
+            in_looks=True,
+            committed=False,
+        )
         lacking = {
             claim.id: _lacking(claim, entry.claims, request, here.evidence, look)
             for claim in _open(chosen, request, here.verdicts, before)

@@ -383,6 +383,10 @@ def test_an_interrupt_ends_with_130_and_says_what_is_kept(
     assert said.err.endswith(
         "interrupted; 0 finished runs kept, and the same command goes on from there\n"
     )
+    forced = on(quick, "reproduce", "--claim", "parameters", "--force")
+    assert forced.err.endswith(
+        "0 finished runs kept, and without --force, the same command goes on from there\n"
+    )
 
 
 def test_an_interrupt_of_any_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

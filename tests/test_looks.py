@@ -1,7 +1,7 @@
 """The sequential mode: seeds are added until a claim is decided."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 from reimpl import registry
 from reimpl.claims import Claims
 from reimpl.errors import RequestError
+from reimpl.evidence import current_keys
 from reimpl.judging import judge_in_looks
 from reimpl.planning import Request, plan
+from reimpl.records import Store
 from reimpl.reproduction import looks, reproduce, result_of
 from reimpl.verdict import DECIDED, LOOKS
 
@@ -148,6 +150,20 @@ def test_forced_looks_make_each_run_once(tiny_paper: Path) -> None:
         (r.part, r.variant, r.seed) for r in first.fresh
     }
     assert {seed for part, _, seed in made if part == "train"} >= {0, 1, 2}
+
+
+def test_forced_looks_are_judged_by_what_they_made_themselves(tiny_paper: Path) -> None:
+    request = asked(tiny_paper, claims=("test-error",))
+    entry = registry.find("tiny", (tiny_paper,))
+    keys = current_keys(entry, entry.claims.variants["two-inputs"], "train")
+    (made,) = reproduce(replace(request, seeds=1)).fresh
+    values = [15.0, 16.8, 15.9, *[15.9] * 17]  # three of them decide nothing, twenty do
+    for seed, value in enumerate(values):
+        measured = {"test/error": value}
+        record = replace(made, seed=seed, key=keys.key(seed), measurements=measured)
+        Store(request.root).write(record)
+    assert list(looks(request)) == []
+    assert [step.seeds for step in islice(looks(replace(request, force=True)), 2)] == [3, 5]
 
 
 def test_looks_do_not_wait_for_variants_that_nobody_asked_for(tiny_paper: Path) -> None:

@@ -200,7 +200,7 @@ def _run(request: Request) -> Result:
             )
     except KeyboardInterrupt:
         kept = report.number(progress.kept, "finished run")
-        say(f"interrupted; {kept} kept, and the same command goes on from there")
+        say(f"interrupted; {kept} kept, and {reproduction.goes_on(request)} from there")
         raise
 
 
