@@ -98,12 +98,16 @@ def within(
 ) -> tuple[list[Planned], dict[str, str]]:
     """The work that fits into a time, the cheapest wants first, and why other wants do not fit.
 
+    It stands in the order in which it is to be done, so that a time that was thought too short cuts
+    off the dearest: of one want long before short.
+
     Work that several wants share is paid once; work of unknown length fits nowhere. What broke in
     a probe takes no time: its runs break, too, and are recorded so.
     """
     price = {p.label: _price(p) for p in planned if p.jobs}
     taken: frozenset[str] = frozenset()
     waiting, beyond = list(wants), dict[str, str]()
+    fitting = [p for p in planned if not p.jobs]
     while waiting:
         cheapest = min(
             waiting, key=lambda w: (w.rank, sum(price.get(v, 0.0) for v in w.variants - taken))
@@ -112,10 +116,12 @@ def within(
         more = taken | cheapest.variants
         known = all(price.get(variant, 0.0) < math.inf for variant in more)
         if known and wall_seconds([p for p in planned if p.label in more], room) <= seconds:
+            new = [p for p in planned if p.jobs and p.label in more - taken]
+            fitting += sorted(new, key=lambda p: -(p.seconds or 0.0))
             taken = more
         else:
             beyond[cheapest.name] = BEYOND if known else f"its time is {UNKNOWN}"
-    return [p for p in planned if not p.jobs or p.label in taken], beyond
+    return fitting, beyond
 
 
 def _price(planned: Planned) -> float:

@@ -110,8 +110,13 @@ class Plan:
 
     @property
     def jobs(self) -> list[Job]:
-        """In the order of work: what is quick to count first, then long before short."""
-        order = sorted(self.planned, key=lambda p: (p.part != "counts", -(p.seconds or 0.0)))
+        """In the order of work: what is quick to count first, then long before short.
+
+        Within a budget it is that of the claims that share it out.
+        """
+        order = self.planned
+        if self.request.budget_s is None:
+            order = sorted(order, key=lambda p: (p.part != "counts", -(p.seconds or 0.0)))
         return [job for planned in order for job in planned.jobs]
 
 

@@ -1,6 +1,6 @@
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reimpl.claims import Claims
-from reimpl.engines import Event, Room, at_once
+from reimpl.engines import Event, Room, at_once, inprocess
 from reimpl.estimates import (
     Estimator,
     Planned,
@@ -97,11 +97,12 @@ def test_the_cheapest_wants_come_first_and_shared_work_is_paid_once(entry: Entry
     wants = [want("abc", "a", "b", "c"), want("b", "b"), want("ab", "a", "b")]
     room = Room(threads=1)
     fits, beyond = within(planned, wants, seconds=130, room=room)
-    assert [p.variant for p in fits] == ["a", "b"]
+    assert [p.variant for p in fits] == ["b", "a"]  # in the order of work
     assert list(beyond) == ["abc"]
     late = dict.fromkeys(["b", "ab", "abc"], "beyond the budget")
     assert within(planned, wants, seconds=79, room=room) == ([], late)
-    assert within(planned, wants, seconds=240, room=room) == (planned, {})
+    a, b, c = planned
+    assert within(planned, wants, seconds=240, room=room) == ([b, a, c], {})
 
 
 def test_a_lower_rank_comes_first_whatever_it_costs(entry: Entry) -> None:
@@ -160,6 +161,38 @@ def test_a_budget_runs_what_fits_and_says_what_it_leaves(tiny_paper: Path, tmp_p
     lanes = {verdict.id: (verdict.lane, verdict.n) for verdict in result.verdicts}
     assert lanes["test-error"][1] == 3
     assert len(result.fresh) == 2
+
+
+def test_a_clock_that_cuts_leaves_the_cheapest_claim_whole(
+    tiny_paper: Path, tmp_path: Path
+) -> None:
+    claims = tiny_paper / "claims.toml"
+    text = claims.read_text(encoding="utf-8")
+    claim = text[text.index('[[claim]]\nid = "test-error"') :].partition("\n\n")[0]
+    dear = claim.replace('"test-error"', '"one-error"').replace('"two-inputs"', '"one-input"')
+    claims.write_text(f"{text}\n{dear}\n", encoding="utf-8")
+    request = Request(paper="tiny", papers=(tiny_paper,), runs=tmp_path, engine="inprocess")
+    reproduce(replace(request, seeds=1))
+    for path in tmp_path.glob("*/*/*.json"):
+        record = json.loads(path.read_text())
+        record["wall_s"] = {"two-inputs": 1.0, "one-input": 5.0}[record["variant"]]
+        path.write_text(json.dumps(record))
+    asked = replace(request, seeds=3, budget_s=600.0, claims=("one-error", "test-error"))
+    made = plan(asked)
+    assert made.left_out == {}
+
+    def cut(jobs: Sequence[Job], room: Room, *, until: float) -> Generator[Event]:
+        yield from inprocess.run(jobs[:2], room, until=until)
+
+    said: list[str] = []
+    result = reproduce(asked, planned=[made], run=cut, say=said.append)
+    assert {verdict.id: verdict.n for verdict in result.verdicts} == {
+        "test-error": 3,
+        "one-error": 1,
+    }
+    assert said == ["the budget is spent; the same command goes on, 2 left to run"]
+    usual = plan(replace(asked, budget_s=None))
+    assert [job.variant for job in usual.jobs][:2] == ["one-input"] * 2
 
 
 # Packing
