@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -105,6 +105,8 @@ class Plan:
     """Seconds of the work that the budget leaves out, as far as they are known."""
     missing: str | None = None
     """Why there are no data to try anything on, when there are none."""
+    unanswered: str | None = None
+    """Why the room is that of this machine, where a cluster should have answered."""
     found: Records
     """What was recorded here when it was made."""
 
@@ -174,6 +176,7 @@ class _Planner:
     def __init__(self, request: Request, probes: Probes = PROBES) -> None:
         self.request, self.probes = request, probes
         self.missing: str | None = None
+        self.unanswered: str | None = None
         self.entry = registry.find(request.paper, request.papers)
         self.entry.check_packages()
         self.claims = self.entry.claims
@@ -193,8 +196,10 @@ class _Planner:
         if asked.cluster:
             from reimpl.engines import cluster
 
-            with suppress(RequestError):
+            try:
                 return cluster.room_at(asked.cluster, most=asked.workers, device=asked.device)
+            except RequestError as error:
+                self.unanswered = str(error)
         return room(
             asked.workers, device=asked.device, devices=asked.devices, nodes=asked.num_nodes
         )
@@ -216,6 +221,7 @@ class _Planner:
             left_out={**left_out, **beyond},
             beyond_s=work,
             missing=self.missing,
+            unanswered=self.unanswered,
             found=self.found,
         )
 

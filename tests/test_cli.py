@@ -21,6 +21,7 @@ from reimpl.cli import parser
 from reimpl.cli.app import COMMANDS, overrides
 from reimpl.cli.progress import Progress
 from reimpl.engines import Event
+from reimpl.errors import RequestError
 from reimpl.jobs import Job
 from reimpl.records import Record, Store, read_measured
 from reimpl.registry import find
@@ -412,6 +413,27 @@ def test_the_plan_tells_cached_from_new_and_what_is_left_out(tiny_paper: Path) -
     assert probes.exists()
 
 
+def test_a_plan_is_made_for_the_cluster_at_an_address(
+    tiny_paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reimpl.engines import cluster
+
+    words = ("--engine", "ray", "--address", "head:6379", "--json")
+    nodes = [{"CPU": 7.0, "memory": 2.0**40}]
+    monkeypatch.setattr(cluster, "nodes_at", lambda _address: nodes)
+    assert json.loads(on(tiny_paper, "plan", *words).out)["workers"] == 7
+
+    def silent(address: str) -> object:
+        raise RequestError(f"--address {address}: no cluster answers there")
+
+    monkeypatch.setattr(cluster, "nodes_at", silent)
+    said = on(tiny_paper, "plan", *words)
+    assert (said.status, said.err) == (
+        0,
+        "reimpl: --address head:6379: no cluster answers there\n",
+    )
+
+
 def test_why_rerun_names_the_part_that_changed(tiny_paper: Path) -> None:
     keep(tiny_paper, {"two-inputs": TWO})
     edit(tiny_paper / "claims.toml", "lr = 0.2", "lr = 0.1")
@@ -760,6 +782,8 @@ def test_an_ambiguous_paper_lists_the_matches(tiny_paper: Path) -> None:
         (["reproduce", "--wandb", "online"], "Run `wandb login`"),
         (["reproduce", "--wandb", "of"], "unknown mode 'of'"),
         (["reproduce", "--device", "gpu0"], "--device gpu0"),
+        (["reproduce", "--address", "a:1"], "--address a:1: goes with --engine ray"),
+        (["plan", "--address", "a:1"], "--address a:1: goes with --engine ray"),
         (["show", "--claim", "test-errors"], "Did you mean 'test-error'?"),
         (["record"], "no place for the table"),
     ],

@@ -117,8 +117,8 @@ def plan(*, probe: bool, as_json: bool, **asked: Any) -> int:
     with Progress(request) as progress:
         probes = planning.Probes(of="here" if probe else "never", tell=progress.probing)
         made = planning.plan(request, probes=probes)
-    if made.missing:
-        say(made.missing)
+    for why in filter(None, (made.missing, made.unanswered)):
+        say(why)
     print_page(lambda: report.plan_page(made), lambda: report.plan_json(made), as_json)
     return DONE
 
@@ -126,7 +126,6 @@ def plan(*, probe: bool, as_json: bool, **asked: Any) -> int:
 def reproduce(
     *,
     wandb: str,
-    address: str | None,
     strict: bool,
     as_json: bool,
     **asked: Any,
@@ -135,9 +134,7 @@ def reproduce(
     from reimpl import report
     from reimpl.tracking import check_mode
 
-    if address and asked["engine"] != "ray":
-        raise RequestError(f"--address {address}: goes with --engine ray")
-    request = _request(wandb=check_mode(wandb), address=address, **asked)
+    request = _request(wandb=check_mode(wandb), **asked)
     if request.num_nodes > 1 and _follows():
         from reimpl.following import follow
 
@@ -354,6 +351,8 @@ def _request(
 ) -> Request:
     from reimpl.planning import Request
 
+    if asked.get("address") and asked["engine"] != "ray":
+        raise RequestError(f"--address {asked['address']}: goes with --engine ray")
     changes = overrides(settings) | ({"precision": precision} if precision else {})
     fixed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
     return Request(overrides=changes, **fixed)

@@ -231,6 +231,19 @@ HOW = (
     _flag("--force", "run again what is recorded already"),
     _flag("--baselines", "fit plain methods to the same data, too"),
 )
+ENGINE = (
+    _option(
+        "--engine",
+        default="processes",
+        choices=("processes", "inprocess", "ray"),
+        help="ray: on a Ray cluster; inprocess: one after another here, for debugging",
+    ),
+    _option(
+        "--address",
+        metavar="HOST:PORT",
+        help="of the Ray cluster, or auto [$RAY_ADDRESS, or one started here]",
+    ),
+)
 COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
     "list": ("the papers there are", PAPERS, JSON),
     "show": (
@@ -276,6 +289,7 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
         PAPER,
         *WHICH,
         *HOW,
+        *ENGINE,
         _option(
             "--probe",
             action=BooleanOptionalAction,
@@ -298,17 +312,7 @@ COMMANDS: dict[str, tuple[str, *tuple[Option, ...]]] = {
             metavar="MODE",
             help="auto, online, offline or disabled [auto]",
         ),
-        _option(
-            "--engine",
-            default="processes",
-            choices=("processes", "inprocess", "ray"),
-            help="ray: on a Ray cluster; inprocess: one after another here, for debugging",
-        ),
-        _option(
-            "--address",
-            metavar="HOST:PORT",
-            help="of the Ray cluster, or auto [$RAY_ADDRESS, or one started here]",
-        ),
+        *ENGINE,
         STRICT,
         PAPERS,
         RUNS,
