@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from heapq import nlargest
+from itertools import count, takewhile
 from pathlib import Path
 from statistics import median
 from textwrap import shorten
@@ -163,11 +164,16 @@ class Estimator:
         worth = [p for p in timed if self._compiling_may_pay(p) or self._packing_pays(p)]
         self._probe_all(worth, threads=1)
         timed = self._compiled([self._timed(p) for p in planned])  # by what was just probed, too
-        wide = self.room.threads // max(1, min(self.runs, self.room.threads))
-        wide = wide if wide > 1 else self.room.threads
         large = [p for p in timed if self._packing_pays(p)]
-        self._probe_all(large, threads=wide)
-        return [self._packed(p, wide) if self._packing_pays(p) else p for p in timed]
+        for threads in self._wider():
+            self._probe_all(large, threads=threads)
+        return [self._packed(p) if self._packing_pays(p) else p for p in timed]
+
+    def _wider(self) -> list[int]:
+        """Threads that are tried beside one: 2, 4, 8, … and each run's share, or else all."""
+        share = self.room.threads // max(1, min(self.runs, self.room.threads))
+        most = share if share > 1 else self.room.threads
+        return [*takewhile(lambda n: n < most, (2**k for k in count(1))), most]
 
     def _count(self, planned: Planned) -> int:
         if planned.part == "train" and self.claims.variants[planned.variant].vectorised:
@@ -271,16 +277,19 @@ class Estimator:
         known = [record.flops for record in earlier if record.flops]
         return median(known) * count if known else None
 
-    def _packed(self, planned: Planned, wide: int) -> Planned:
+    def _packed(self, planned: Planned) -> Planned:
         """With the number of threads that gets the most done in a time."""
-        one, many = self._probe(planned, threads=1), self._probe(planned, threads=wide)
-        if one is None or many is None or not (one.seconds and many.seconds):
+        tried = {n: self._probe(planned, threads=n) for n in (1, *self._wider())}
+        probes = {n: probe for n, probe in tried.items() if probe is not None and probe.seconds}
+        if 1 not in probes:
             return planned
-        planned = _given(planned, memory_mb=SLACK * max(one.memory_mb, many.memory_mb))
-        faster = one.seconds / many.seconds
-        if faster * self._at_once(wide) / self._at_once(1) < GAIN:
+        planned = _given(planned, memory_mb=SLACK * max(p.memory_mb for p in probes.values()))
+        done = {n: self._at_once(n) / probe.seconds for n, probe in probes.items()}
+        best = max(done, key=done.__getitem__)
+        if done[best] / done[1] < GAIN:
             return planned
-        return self._sooner(_given(planned, threads=wide), faster, "threads", wide)
+        faster = probes[1].seconds / probes[best].seconds
+        return self._sooner(_given(planned, threads=best), faster, "threads", best)
 
     def _sooner(self, planned: Planned, faster: float, choice: str, value: Any) -> Planned:
         """In so many times less, unless its time is of runs for which the same was chosen."""

@@ -240,14 +240,25 @@ def test_many_runs_have_a_thread_each_unless_that_gets_less_done(
     claims: Claims, entry: Entry, tmp_path: Path
 ) -> None:
     eight = work(entry, "two-inputs", 8)
-    found = estimated(claims, tmp_path / "a", Machine({1: 100, 4: 50}), eight)
+    found = estimated(claims, tmp_path / "a", Machine({1: 100, 2: 90, 4: 50}), eight)
     assert {job.threads for job in found.jobs} == {1}
     assert (found.seconds, found.flops) == (800, 4e10)
     assert {job.memory_mb for job in found.jobs} == {1200}
-    crowded = estimated(claims, tmp_path / "b", Machine({1: 100, 4: 20}), eight)
+    crowded = estimated(claims, tmp_path / "b", Machine({1: 100, 2: 45, 4: 20}), eight)
     assert {job.threads for job in crowded.jobs} == {4}
     assert crowded.seconds == 160
     assert wall_seconds([crowded], QUAD) == 160
+
+
+def test_threads_in_between_are_taken_where_they_get_the_most_done(
+    claims: Claims, entry: Entry, tmp_path: Path
+) -> None:
+    machine = Machine({1: 100, 2: 40, 4: 15, 8: 12, 16: 11})
+    twenty = work(entry, "two-inputs", 20)
+    found = estimated(claims, tmp_path, machine, twenty, room=Room(threads=16))
+    assert {job.threads for job in found.jobs} == {4}
+    assert found.seconds == 300
+    assert [job.threads for job in at_once(found.jobs, Room(threads=16))] == [4, 4, 4, 4]
 
 
 def test_few_runs_share_out_the_threads_when_that_is_faster(
@@ -264,16 +275,16 @@ def test_few_runs_share_out_the_threads_when_that_is_faster(
 def test_each_probe_has_the_neighbours_that_its_runs_will_have_and_is_made_once(
     claims: Claims, entry: Entry, tmp_path: Path
 ) -> None:
-    machine = Machine({1: 100, 4: 50})
+    machine = Machine({1: 100, 2: 90, 4: 50})
     for _ in range(2):
         estimated(claims, tmp_path, machine, work(entry, "two-inputs", 8))
-    assert [job.threads for job in machine.tried] == [1, 1, 1, 1, 4]
+    assert [job.threads for job in machine.tried] == [1, 1, 1, 1, 2, 2, 4]
 
 
 def test_what_is_tried_is_told_and_nothing_is_tried_unasked(
     claims: Claims, entry: Entry, tmp_path: Path
 ) -> None:
-    machine, said = Machine({1: 100, 4: 50}), list[tuple[int, int]]()
+    machine, said = Machine({1: 100, 2: 90, 4: 50}), list[tuple[int, int]]()
     eight = work(entry, "two-inputs", 8)
 
     def tell(made: int, of: int) -> None:
@@ -283,7 +294,8 @@ def test_what_is_tried_is_told_and_nothing_is_tried_unasked(
     assert (untried.seconds, untried.basis) == (None, "not known before the first run")
     assert (machine.tried, said) == ([], [])
     estimated(claims, tmp_path, machine, eight, tell=tell)
-    assert said == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4), (0, 1), (1, 1)]
+    two = [(0, 2), (1, 2), (2, 2)]
+    assert said == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4), *two, (0, 1), (1, 1)]
     kept = estimated(claims, tmp_path, machine, eight, probing="never")
     assert kept.basis == "a short probe here"
 
@@ -299,7 +311,7 @@ def test_short_work_is_not_worth_a_second_probe(
 def test_cached_runs_count_so_that_cut_off_work_goes_on_with_the_same_threads(
     claims: Claims, entry: Entry, tmp_path: Path
 ) -> None:
-    machine = Machine({1: 100, 2: 40, 4: 50})
+    machine = Machine({1: 100, 2: 45, 4: 50})
     eight = work(entry, "two-inputs", 8)
     left = replace(eight, jobs=eight.jobs[6:])
     assert {job.threads for job in estimated(claims, tmp_path, machine, left).jobs} == {2}
@@ -333,7 +345,7 @@ def test_an_estimate_goes_by_the_last_runs_of_this_processor(
         ([*long_ago, *[made(3.0, 3)] * 20], [], 15.0, "earlier runs here"),
     ):
         planned = replace(five, cached=tuple(cached))
-        found = estimated(claims, tmp_path, Machine({1: 4, 4: 4}), planned, local=local)
+        found = estimated(claims, tmp_path, Machine({1: 4, 2: 4, 4: 4}), planned, local=local)
         assert (found.seconds, found.basis) == (seconds, basis)
 
 
