@@ -11,13 +11,15 @@ import pytest
 from reimpl.planning import Request
 from reimpl.reproduction import reproduce
 
-CODE = '''"""A paper whose runs do nothing."""
+CODE = '''"""A paper whose runs do nothing but leave their number in a log."""
 
 from reimpl.paper import Paper
 
 
 def fit(variant, context):
-    return {"test/error": float(context.seeds.run)}
+    with open({log!r}, "a") as log:
+        log.write(f"{{context.seeds.run}}\\n")
+    return {{"test/error": float(context.seeds.run)}}
 
 
 PAPER = Paper(slug="noop2026_nothing", fit=fit)
@@ -52,20 +54,24 @@ cost = "minutes"
 """
 
 
-def nothing(parent: Path) -> Path:
+def nothing(parent: Path, log: Path) -> Path:
     folder = parent / "papers" / "noop2026_nothing"
     folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(CODE)
+    (folder / "__init__.py").write_text(CODE.format(log=str(log)))
     (folder / "claims.toml").write_text(CLAIMS)
     return folder
 
 
-def check(place: Path, engine: Literal["processes", "inprocess"], count: int) -> tuple[float, ...]:
+Engine = Literal["processes", "inprocess", "ray"]
+
+
+def check(place: Path, engine: Engine, count: int) -> tuple[float, ...]:
     """None lost, none twice; seconds of a run in the best ten of the first and of the last tenth.
 
     Ten that follow each other; the best, because other tests are at work beside this one.
     """
     done: list[tuple[int, float]] = []
+    log = place / "log"
 
     def watch(event: Any) -> None:
         if event.kind == "done":
@@ -73,15 +79,16 @@ def check(place: Path, engine: Literal["processes", "inprocess"], count: int) ->
 
     request = Request(
         paper="noop2026_nothing",
-        papers=(nothing(place),),
+        papers=(nothing(place, log),),
         runs=place / "runs",
         seeds=count,
         engine=engine,
-        workers=1,
+        workers=2,
         wandb="disabled",
     )
     result = reproduce(request, watch=watch)
     wanted = Counter(range(count))
+    assert Counter(map(int, log.read_text().split())) == wanted
     assert Counter(seed for seed, _ in done) == wanted
     assert Counter(record.seed for record in result.fresh) == wanted
     assert Counter(record.seed for record in result.evidence.records) == wanted
@@ -99,7 +106,7 @@ def check(place: Path, engine: Literal["processes", "inprocess"], count: int) ->
 @pytest.mark.parametrize("engine", ["processes", "inprocess"])
 def test_five_hundred_runs_that_do_nothing_are_all_there_once_and_take_no_longer_at_the_end(
     tmp_path: Path,
-    engine: Literal["processes", "inprocess"],
+    engine: Engine,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tries = [check(tmp_path / str(attempt), engine, 500) for attempt in range(3)]
@@ -107,3 +114,8 @@ def test_five_hundred_runs_that_do_nothing_are_all_there_once_and_take_no_longer
     with capsys.disabled():
         sys.stdout.write(f"\n{engine}: {1000 * first:.1f} ms a run, {1000 * last:.1f} at the end\n")
     assert last <= 2 * first
+
+
+@pytest.mark.slow
+def test_two_hundred_runs_that_do_nothing_are_all_there_once_through_ray(tmp_path: Path) -> None:
+    check(tmp_path, "ray", 200)

@@ -273,28 +273,6 @@ def test_a_run_that_another_is_making_is_said_to_be_and_made_when_that_one_is_go
     assert measured(result) == measured(undisturbed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [200])
-def test_of_many_runs_that_do_nothing_none_is_lost_and_none_made_twice(
-    tiny_paper: Path, tmp_path: Path, count: int
-) -> None:
-    nothing(tiny_paper)
-    finished = Counter[int]()
-
-    def see(event: Any) -> None:
-        if event.kind == "done":
-            finished.update(event.job.seeds)
-
-    runs = tmp_path / "runs"
-    asked = request(
-        tiny_paper, runs, seeds=count, claims=("test-error",), variants=("two-inputs",), workers=1
-    )
-    result = reproduce(asked, watch=see)
-    assert result.errors == []
-    assert finished == Counter(range(count))
-    assert len(list(runs.glob("tiny*/two-inputs/*.json"))) == count
-
-
 @pytest.mark.parametrize(("files", "runs"), [(1024, 384), (100, 1), (-1, 3200)])
 def test_no_more_runs_are_under_way_than_files_may_be_open(
     tiny_paper: Path,

@@ -32,10 +32,12 @@ def request(paper: Path, runs: Path, **more: Any) -> Request:
     )
 
 
-def nothing(paper: Path) -> None:
-    """A paper whose runs do nothing."""
+def nothing(paper: Path, log: Path) -> None:
+    """A paper whose runs do nothing but leave their number in a log."""
     code = paper / "__init__.py"
-    fit = "    fit=lambda variant, context: {'test/error': 15.9},\n    example=example,\n"
+    leave = f"open({str(log)!r}, 'a').write(f'{{context.seeds.run}}\\n')"
+    fit = f"    fit=lambda variant, context: ({leave}, {{'test/error': 15.9}})[1],\n"
+    fit += "    example=example,\n"
     code.write_text(code.read_text().replace("    example=example,\n", fit))
 
 
@@ -75,7 +77,7 @@ def trivial() -> float:
 def test_a_run_that_does_nothing_costs_little_more_than_a_task_of_rays_own(
     benchmark: Any, tiny_paper: Path, tmp_path: Path
 ) -> None:
-    nothing(tiny_paper)
+    nothing(tiny_paper, tmp_path / "log")
     pairs = []
     for attempt in range(3):
         asked = request(tiny_paper, tmp_path / f"runs{attempt}", seeds=300, workers=1)
@@ -91,11 +93,13 @@ def test_a_run_that_does_nothing_costs_little_more_than_a_task_of_rays_own(
 def test_ten_thousand_runs_through_ray_none_lost_none_twice_and_none_slower(
     benchmark: Any, tiny_paper: Path, tmp_path: Path
 ) -> None:
-    nothing(tiny_paper)
+    log = tmp_path / "log"
+    nothing(tiny_paper, log)
     count = 10_000
     runs = tmp_path / "runs"
     times, seeds = finished(request(tiny_paper, runs, seeds=count, workers=2))
     assert sorted(seeds) == list(range(count))
+    assert sorted(map(int, log.read_text().split())) == list(range(count))
     assert len(list(runs.glob("tiny*/two-inputs/*.json"))) == count
     growth = pace(times[-2000:]) / pace(times[:2000])
     note(benchmark, "Ray: ms for each of 10,000 runs", pace(times))
