@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,35 @@ from reimpl.evidence import Result
 from reimpl.jobs import claim
 from reimpl.planning import Request, plan
 from reimpl.reproduction import reproduce
+
+HALF = 4000
+"""Steps of the slow paper's 8,000."""
+HALF_WAY = """
+
+import os
+import time
+
+from reimpl import context
+
+context.CHECKPOINT_EVERY = 0.0
+put = context._put
+
+
+def put_and_once(path, kept):
+    put(path, kept)
+    if kept["state"]["step"] < {step}:
+        return
+    try:
+        mark = open({mark!r}, "x")
+    except FileExistsError:
+        return
+    with mark:
+        mark.write(str(os.getpid()))
+    {does}
+
+
+context._put = put_and_once
+"""
 
 
 def command(paper: Path, runs: Path, *more: str) -> list[str]:
@@ -67,6 +97,44 @@ def first_thing(paper: Path, *lines: str, of: str = "def data(variant, sources, 
     assert f"{of}\n" in text
     body = "".join(f"    {line}\n" for line in lines)
     code.write_text(text.replace(f"{of}\n", f"{of}\n{body}"))
+
+
+def once_half_way(paper: Path, mark: Path, does: str, *, step: int = HALF) -> None:
+    """Make the first run that has kept a checkpoint half way do this; no later one does.
+
+    It writes the number of its process to `mark` before.
+    """
+    with (paper / "__init__.py").open("a") as code:
+        code.write(HALF_WAY.format(mark=str(mark), does=does, step=step))
+
+
+def process_at(mark: Path) -> int:
+    """The process of the run that has come half way, once there is one."""
+    wait_until(lambda: mark.exists() and mark.read_text(), 120)
+    return int(mark.read_text())
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """At which step each attempt at a run began."""
+
+    begun: dict[str, list[float]] = field(default_factory=dict)
+
+    def see(self, event: Any) -> None:
+        """Take an event."""
+        if event.kind == "started":
+            self.begun.setdefault(event.job.name, []).append(0.0)
+        if event.kind == "progress":
+            self.begun[event.job.name][-1] = event.contents["before"]
+
+    def second(self) -> list[float]:
+        """Where runs went on that were begun twice."""
+        return [starts[1] for starts in self.begun.values() if len(starts) == 2]
+
+
+def came_out(result: Result) -> object:
+    """All that was measured, and the verdicts."""
+    return measured(result), result.verdicts
 
 
 def measured(result: Result) -> dict[tuple[str, str, int], object]:

@@ -21,10 +21,15 @@ from reimpl.planning import Request, plan
 from reimpl.records import Record, Store
 from reimpl.reproduction import reproduce
 from tests.disturbing import (
+    HALF,
+    Attempts,
     begin,
+    came_out,
     command,
     first_thing,
     measured,
+    once_half_way,
+    process_at,
     wait_until,
     with_a_run_taken,
 )
@@ -39,10 +44,10 @@ EXPECTED: dict[str, object] = {}
 
 
 def expected(paper: Path, runs: Path) -> object:
-    """What the slow paper measures when nothing disturbs it; worked out once."""
+    """What comes out of the slow paper when nothing disturbs it; worked out once."""
     if not EXPECTED:
-        EXPECTED["measured"] = measured(reproduce(request(paper, runs)))
-    return EXPECTED["measured"]
+        EXPECTED["came out"] = came_out(reproduce(request(paper, runs)))
+    return EXPECTED["came out"]
 
 
 def workers(parent: int) -> list[psutil.Process]:
@@ -72,20 +77,18 @@ def locks_held(runs: Path) -> int:
     return len(list((runs / ".locks").glob("*.lock")))
 
 
-def test_a_worker_killed_once_changes_no_number(slow_paper: Path, tmp_path: Path) -> None:
+def test_a_worker_killed_once_goes_on_from_its_checkpoint_and_changes_no_number(
+    slow_paper: Path, tmp_path: Path
+) -> None:
     undisturbed = expected(slow_paper, tmp_path / "a")
-    killed: list[int] = []
-
-    def kill_one(event: Any) -> None:
-        if event.kind == "progress" and not killed:
-            victim = workers(os.getpid())[0]
-            killed.append(victim.pid)
-            victim.kill()
-
-    disturbed = reproduce(request(slow_paper, tmp_path / "b"), watch=kill_one)
-    assert killed
-    assert disturbed.errors == []
-    assert measured(disturbed) == undisturbed
+    once_half_way(slow_paper, tmp_path / "mark", "os.kill(os.getpid(), 9)")
+    asked, attempts = request(slow_paper, tmp_path / "b"), Attempts()
+    disturbed = reproduce(asked, watch=attempts.see)
+    assert [start >= HALF for start in attempts.second()] == [True]
+    again = reproduce(asked)
+    assert (disturbed.errors, again.fresh) == ([], ())
+    assert came_out(disturbed) == came_out(again) == undisturbed
+    assert checkpoints(asked.root) == []
 
 
 def test_a_run_whose_worker_always_dies_is_an_error_and_the_others_are_kept(
@@ -103,19 +106,25 @@ def test_a_run_whose_worker_always_dies_is_an_error_and_the_others_are_kept(
     }
 
 
-def test_workers_end_when_the_parent_is_killed_and_nothing_is_lost(
+def test_workers_end_when_the_parent_is_killed_and_the_same_command_goes_on(
     slow_paper: Path, tmp_path: Path
 ) -> None:
     undisturbed = expected(slow_paper, tmp_path / "a")
-    runs = tmp_path / "b"
-    parent = begin(slow_paper, runs)
-    wait_until(lambda: locks_held(runs) >= 2)
+    once_half_way(slow_paper, tmp_path / "mark", "time.sleep(600)")
+    asked, attempts = request(slow_paper, tmp_path / "b"), Attempts()
+    parent = begin(slow_paper, asked.root)
+    waiting = process_at(tmp_path / "mark")
     team = workers(parent.pid)
     parent.kill()
     parent.communicate()
-    assert team
+    assert waiting in [process.pid for process in team]
     wait_until(lambda: all(ended(process) for process in team), 20)
-    assert measured(reproduce(request(slow_paper, runs))) == undisturbed
+    gone_on = reproduce(asked, watch=attempts.see)
+    assert max(first for first, *_ in attempts.begun.values()) >= HALF
+    again = reproduce(asked)
+    assert (gone_on.errors, again.fresh) == ([], ())
+    assert came_out(gone_on) == came_out(again) == undisturbed
+    assert checkpoints(asked.root) == []
 
 
 def test_ctrl_c_leaves_checkpoints_exits_130_and_the_same_command_goes_on(
@@ -134,7 +143,7 @@ def test_ctrl_c_leaves_checkpoints_exits_130_and_the_same_command_goes_on(
     assert parent.returncode == 130
     assert said.strip().splitlines()[-1].startswith("reimpl: interrupted")
     assert checkpoints(runs) != []
-    assert measured(reproduce(request(slow_paper, runs))) == undisturbed
+    assert came_out(reproduce(request(slow_paper, runs))) == undisturbed
     assert checkpoints(runs) == []
 
 
@@ -255,7 +264,7 @@ def test_work_breaks_off_when_the_budget_is_spent_and_goes_on_from_there(
     left = len(made.jobs) - len(cut.fresh)
     assert left > 0
     assert said == [f"the budget is spent; the same command goes on, {left} left to run"]
-    assert measured(reproduce(asked)) == undisturbed
+    assert came_out(reproduce(asked)) == undisturbed
 
 
 def test_two_at_once_do_no_run_twice(
@@ -491,7 +500,7 @@ def test_two_at_once_lose_nothing(slow_paper: Path, tmp_path: Path) -> None:
     for process in both:
         process.communicate()
     afterwards = reproduce(request(slow_paper, runs))
-    assert (measured(afterwards), afterwards.fresh) == (undisturbed, ())
+    assert (came_out(afterwards), afterwards.fresh) == (undisturbed, ())
 
 
 @pytest.fixture
@@ -610,5 +619,4 @@ def test_a_killed_mirror_of_wandb_disturbs_no_run_and_is_one_line(
     assert len(said) == 1
     assert "runs are missing or incomplete there; the records are not" in said[0]
     assert disturbed.errors == []
-    assert measured(disturbed) == undisturbed
-    assert disturbed.verdicts == reproduce(request(slow_paper, tmp_path / "a")).verdicts
+    assert came_out(disturbed) == undisturbed

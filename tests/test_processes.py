@@ -18,7 +18,7 @@ from tests.test_noop import nothing
 @pytest.fixture
 def jobs(tmp_path: Path) -> list[Job]:
     """Runs that measure the number of their process."""
-    paper = nothing(tmp_path)
+    paper = nothing(tmp_path, tmp_path / "log")
     code = paper / "__init__.py"
     text = code.read_text().replace("float(context.seeds.run)", "float(os.getpid())")
     code.write_text(text.replace("from reimpl.paper", "import os\n\nfrom reimpl.paper"))

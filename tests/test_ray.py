@@ -6,9 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -28,7 +27,18 @@ from reimpl.errors import RequestError
 from reimpl.jobs import Job
 from reimpl.planning import Probes, Request, plan
 from reimpl.reproduction import reproduce
-from tests.disturbing import begin, first_thing, measured, wait_until, with_a_run_taken
+from tests.disturbing import (
+    HALF,
+    Attempts,
+    begin,
+    came_out,
+    first_thing,
+    measured,
+    once_half_way,
+    process_at,
+    wait_until,
+    with_a_run_taken,
+)
 
 MEMORY = 4 * 2**30
 NODE: dict[str, Any] = {"num_cpus": 1, "memory": MEMORY, "object_store_memory": 80_000_000}
@@ -49,14 +59,21 @@ def two_nodes(tmp_path: Path) -> Iterator[Cluster]:
     nodes.shutdown()
 
 
-def kill(nodes: Cluster, name: str) -> None:
-    """kill -9 of a node: of Ray's daemon there, and of the workers that it started."""
-    node = next(node for node in nodes.list_all_nodes() if node.node_id == name)
-    (daemon,) = node.all_processes["raylet"]
-    raylet = psutil.Process(daemon.process.pid)
+def kill_node_of(worker: int) -> None:
+    """kill -9 of a worker's node: of Ray's daemon there, and of all that it started."""
+    raylet = next(p for p in psutil.Process(worker).parents() if p.name() == "raylet")
     for process in (raylet, *raylet.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+@contextmanager
+def node_killed(mark: Path) -> Iterator[None]:
+    """Meanwhile, the node of the run that has come half way is killed."""
+    killer = Thread(target=lambda: kill_node_of(process_at(mark)))
+    killer.start()
+    yield
+    killer.join()
 
 
 def nothing(paper: Path, but: str = "None") -> None:
@@ -70,29 +87,81 @@ def nothing(paper: Path, but: str = "None") -> None:
 # Nothing lost
 
 
+def expected(paper: Path, runs: Path, **more: Any) -> object:
+    """What comes out where nothing is killed and nothing is sent."""
+    return came_out(reproduce(request(paper, runs, engine="processes", workers=1, **more)))
+
+
+ONE: dict[str, Any] = {"variants": ("two-inputs",), "claims": ("test-error",)}
+
+
+def vectorised(paper: Path) -> None:
+    """Make the seeds of each variant train as one batch."""
+    claims = paper / "claims.toml"
+    claims.write_text(claims.read_text().replace("seeds = 5", "seeds = 5\nvectorised = true"))
+
+
 @pytest.mark.slow
-def test_a_node_killed_half_way_changes_no_number(
-    slow_paper: Path, tmp_path: Path, two_nodes: Cluster, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("batch", [False, True], ids=["one-by-one", "vectorised"])
+def test_runs_of_a_node_killed_half_way_go_on_from_their_checkpoint_and_change_no_number(
+    slow_paper: Path,
+    tmp_path: Path,
+    two_nodes: Cluster,
+    capfd: pytest.CaptureFixture[str],
+    batch: bool,
 ) -> None:
-    undisturbed = reproduce(request(slow_paper, tmp_path / "a", engine="processes", workers=1))
+    if batch:
+        vectorised(slow_paper)
+    undisturbed = expected(slow_paper, tmp_path / "a")
+    once_half_way(slow_paper, tmp_path / "mark", "time.sleep(600)")
     capfd.readouterr()
-    at: dict[str, str] = {}
-    started, killed = Counter[str](), list[str]()
-
-    def kill_one(event: Any) -> None:
-        started[event.job.name] += event.kind == "started"
-        at.update({event.job.name: event.contents["node"]} if event.kind == "started" else {})
-        if event.kind == "progress" and event.contents["done"] > 100 and not killed:
-            killed.append(event.job.name)
-            kill(two_nodes, at[event.job.name])
-
     asked = request(slow_paper, tmp_path / "b", address=two_nodes.address)
-    disturbed = reproduce(asked, watch=kill_one)
-    assert [started[name] for name in killed] == [2]
-    assert disturbed.errors == []
-    assert measured(disturbed) == measured(undisturbed)
-    assert disturbed.verdicts == undisturbed.verdicts
+    attempts = Attempts()
+    with node_killed(tmp_path / "mark"):
+        disturbed = reproduce(asked, watch=attempts.see)
+    assert [start >= HALF for start in attempts.second()] == [True]
+    again = reproduce(asked)
+    assert (disturbed.errors, again.fresh) == ([], ())
+    assert came_out(disturbed) == came_out(again) == undisturbed
     assert capfd.readouterr() == ("", "")  # Ray says a good deal about a node that it lost
+
+
+@pytest.mark.slow
+def test_a_worker_killed_once_goes_on_from_its_checkpoint_and_changes_no_number(
+    slow_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    undisturbed = expected(slow_paper, tmp_path / "a", **ONE)
+    once_half_way(slow_paper, tmp_path / "mark", "os.kill(os.getpid(), 9)")
+    asked = request(slow_paper, tmp_path / "b", address=two_nodes.address, **ONE)
+    attempts = Attempts()
+    disturbed = reproduce(asked, watch=attempts.see)
+    assert [start >= HALF for start in attempts.second()] == [True]
+    again = reproduce(asked)
+    assert (disturbed.errors, again.fresh) == ([], ())
+    assert came_out(disturbed) == came_out(again) == undisturbed
+
+
+@pytest.mark.slow
+def test_the_command_killed_half_way_goes_on_from_its_checkpoints_and_changes_no_number(
+    slow_paper: Path, tmp_path: Path, two_nodes: Cluster
+) -> None:
+    undisturbed = expected(slow_paper, tmp_path / "a", **ONE)
+    once_half_way(slow_paper, tmp_path / "mark", "time.sleep(600)")
+    asked = request(slow_paper, tmp_path / "b", address=two_nodes.address, **ONE)
+    there = "--engine", "ray", "--address", str(two_nodes.address)
+    only = "--variant", "two-inputs", "--claim", "test-error"
+    driver = begin(slow_paper, asked.root, *there, *only)
+    worker = psutil.Process(process_at(tmp_path / "mark"))
+    driver.kill()
+    driver.communicate()
+    worker.wait(timeout=30)
+    attempts = Attempts()
+    gone_on = reproduce(asked, watch=attempts.see)
+    assert max(first for first, *_ in attempts.begun.values()) >= HALF
+    again = reproduce(asked)
+    assert (gone_on.errors, again.fresh) == ([], ())
+    assert came_out(gone_on) == came_out(again) == undisturbed
+    assert list(asked.root.glob("tiny*/*/*.ckpt")) == []
 
 
 @pytest.mark.slow
@@ -112,9 +181,8 @@ def test_a_run_that_exits_is_an_error_in_the_words_of_the_other_engine(
     tiny_paper: Path, tmp_path: Path, two_nodes: Cluster
 ) -> None:
     first_thing(tiny_paper, "if seeds.seed == 1:", "    raise SystemExit(3)")
-    one = {"variants": ("two-inputs",), "claims": ("test-error",)}
-    there = reproduce(request(tiny_paper, tmp_path / "a", address=two_nodes.address, **one))
-    here = reproduce(request(tiny_paper, tmp_path / "b", engine="processes", workers=1, **one))
+    there = reproduce(request(tiny_paper, tmp_path / "a", address=two_nodes.address, **ONE))
+    here = reproduce(request(tiny_paper, tmp_path / "b", engine="processes", workers=1, **ONE))
     said = [(r.seed, r.error) for r in there.errors]
     assert said == [(1, "its process was ended with status 3, 2 times")]
     assert said == [(r.seed, r.error) for r in here.errors]
@@ -290,26 +358,67 @@ def test_no_more_runs_are_under_way_than_files_may_be_open(
 # What travels
 
 
-@pytest.fixture
-def apart(tmp_path: Path) -> Iterator[str]:
-    """The address of a cluster whose one worker machine sees nothing of the test's folder."""
+@contextmanager
+def nodes_apart(folder: Path, count: int) -> Iterator[str]:
+    """The address of a cluster whose workers' machines see nothing of the folder.
+
+    Nor of each other's temporary files, which they keep there.
+    """
     nodes = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
     join = f"{sys.executable} -m ray.scripts.scripts start --address={nodes.address} --num-cpus=1"
-    hide = f"mount -t tmpfs none {tmp_path} && exec {join} --memory={MEMORY} --block"
-    node = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", hide], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    hide = f"mount -t tmpfs none {folder} && TMPDIR={folder} exec {join} --memory={MEMORY} --block"
+    line = ["unshare", "--mount", "sh", "-c", hide]
+    joined = [
+        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(count)
+    ]
     try:
         nodes.connect()
-        wait_until(lambda: ray.cluster_resources().get("CPU") or node.poll() is not None)
+        wait_until(
+            lambda: (
+                ray.cluster_resources().get("CPU") == count
+                or any(node.poll() is not None for node in joined)
+            )
+        )
         ray.shutdown()
-        if node.poll() is not None:
+        if any(node.poll() is not None for node in joined):
             pytest.skip("needs the right to make a mount namespace")
         yield str(nodes.address)
     finally:
-        node.terminate()
-        node.communicate()
+        for node in joined:
+            node.terminate()
+            node.communicate()
         nodes.shutdown()
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[str]:
+    """The address of a cluster whose one worker machine sees nothing of the test's folder."""
+    with nodes_apart(tmp_path, 1) as address:
+        yield address
+
+
+@pytest.fixture
+def two_apart(tmp_path: Path) -> Iterator[str]:
+    """The same of two machines, of which neither sees what the other keeps."""
+    with nodes_apart(tmp_path, 2) as address:
+        yield address
+
+
+@pytest.mark.slow
+def test_a_run_of_a_killed_node_that_shares_no_folder_starts_again_and_changes_no_number(
+    slow_paper: Path, tmp_path: Path, two_apart: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    undisturbed = expected(slow_paper, tmp_path / "a", **ONE)
+    mark = tmp_path_factory.mktemp("seen_by_all") / "mark"
+    once_half_way(slow_paper, mark, "time.sleep(600)")
+    asked, attempts = request(slow_paper, tmp_path / "b", address=two_apart, **ONE), Attempts()
+    with node_killed(mark):
+        disturbed = reproduce(asked, watch=attempts.see)
+    assert attempts.second() == [0]
+    again = reproduce(asked)
+    assert (disturbed.errors, again.fresh) == ([], ())
+    assert came_out(disturbed) == came_out(again) == undisturbed
 
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
