@@ -14,6 +14,7 @@ from reimpl.claims import (
     RIVALS,
     Claims,
     Scalar,
+    Value,
     Variant,
     foreign_variants,
     own_variants_of,
@@ -334,7 +335,7 @@ class _Current:
 
 
 def best_baselines(claims: Claims, records: Iterable[Record]) -> dict[str, BestBaseline]:
-    """Claim → the baseline with the best mean on its task and metric."""
+    """Claim of a figure → the baseline with the best mean on its task and metric."""
     values: dict[tuple[str, str, str], list[float]] = {}
     for record in records:
         if record.part == "baseline":
@@ -352,7 +353,7 @@ def best_baselines(claims: Claims, records: Iterable[Record]) -> dict[str, BestB
             for (t, m, name), v in values.items()
             if (t, m) == (task, metric.name)
         ]
-        if found and metric.score:
+        if found and metric.score and isinstance(claim, Value):  # others are in units of their own
             pick = max if metric.better == "higher" else min
             best[claim.id] = pick(found, key=lambda b: b.value)
     return best

@@ -7,7 +7,7 @@ one family.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -160,7 +160,10 @@ def judge_all(
         )
         for claim in claims.claims.values()
     ]
-    return _with_holm(verdicts, level)
+    counted = {claim.metric for claim in claims.claims.values() if isinstance(claim, Exact)}
+    trained = {name for m, table in measured.items() if m not in counted for name in table}
+    said = [_not_measured(v, trained - measured.get(v.metric, {}).keys()) for v in verdicts]
+    return _with_holm(said, level)
 
 
 def judge_in_looks(
@@ -270,6 +273,14 @@ def _without_runs(blank: Verdict, missing: Sequence[str], broken: Broken) -> Ver
     if other and not blank.needs:
         note = joined(note, f"`make reproduce PAPER={other}` makes it")
     return replace(blank, lane="not run", note=note)
+
+
+def _not_measured(verdict: Verdict, others: Collection[str]) -> Verdict:
+    """Runs that are there and say nothing of the metric are no missing runs."""
+    silent = [name for name in verdict.variants if name in others]
+    if verdict.lane != "not run" or verdict.kind == "exact" or not silent:
+        return verdict
+    return replace(verdict, note=f"no run of {listed(silent)} measured {verdict.metric}")
 
 
 def _with_failures(verdict: Verdict, failures: int, share: float) -> Verdict:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -253,9 +254,9 @@ class _Planner:
     @cached_property
     def chosen(self) -> tuple[list[Claim], dict[str, str]]:
         """The claims asked for that can be settled at this cost, and why the others are not."""
-        if self.request.claims:
-            return [self.claims.claim(name) for name in self.request.claims], {}
         variants = {self.claims.variant(name).id for name in self.request.variants}
+        if self.request.claims:
+            return [self.asked_for(name, variants) for name in self.request.claims], {}
         limit = COSTS.index(self.request.cost)
         chosen: list[Claim] = []
         left_out: dict[str, str] = {}
@@ -269,6 +270,21 @@ class _Planner:
             else:
                 chosen.append(claim)
         return chosen, left_out
+
+    def asked_for(self, name: str, variants: AbstractSet[str]) -> Claim:
+        """A claim that is asked for by name, whatever it costs.
+
+        Raises:
+            RequestError: it cannot be settled, or not by these variants.
+        """
+        claim = self.claims.claim(name)
+        uses = own_variants_of(claim)
+        if claim.needs:
+            raise RequestError(f"claim '{claim.id}' needs {claim.needs}")
+        if variants and variants.isdisjoint(uses):
+            other = ", ".join(sorted(variants))
+            raise RequestError(f"claim '{claim.id}' uses {', '.join(uses)}, not {other}")
+        return claim
 
     def counts(self, chosen: Sequence[Claim]) -> Planned | None:
         names = {claim.variant: None for claim in chosen if isinstance(claim, Exact)}

@@ -58,6 +58,9 @@ def probe(
     """Seconds and floating-point operations of the whole batch, from a moment of it."""
     batch = _Batch(paper, variant, contexts, metrics)
     flops = count_flops(paper, deepcopy(batch.single), batch._one(batch._batch_at(0))[0])
+    for first in sorted({0, 1, batch.per_epoch - 1}):  # each may be traced to a graph of its own
+        if first < batch.steps:
+            batch._one_step(first)
     step = timed(batch._one_step, steps=batch.steps, seconds=seconds)
     return step * batch.steps, flops * batch.steps * len(contexts)
 

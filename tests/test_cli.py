@@ -759,6 +759,14 @@ def mistake(*words: object) -> str:
     return said.err
 
 
+def test_a_claim_that_cannot_be_settled_or_not_by_these_variants_is_one_line() -> None:
+    why = mistake("plan", "kim2014", "--claim", "static-mr", "--no-probe")
+    assert why.startswith("reimpl: claim 'static-mr' needs the GoogleNews word2vec vectors")
+    words = ("--claim", "symmetry-sweeps", "--variant", "xor-direct", "--no-probe")
+    why = mistake("plan", "rumelhart1986", *words)
+    assert why == "reimpl: claim 'symmetry-sweeps' uses symmetry, not xor-direct\n"
+
+
 def test_an_unknown_paper_gets_a_near_one() -> None:
     assert "Did you mean 'rumelhart1986'" in mistake("verdict", "rumelhard1986")
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -103,6 +103,32 @@ def test_vectorised_seeds_give_the_numbers_of_single_runs(
         assert isinstance(other, Outcome)
         assert other.measurements == pytest.approx(one.measurements, abs=0.11)  # one test point
         assert (other.parameters, other.flops) == (one.parameters, one.flops)
+
+
+@pytest.mark.parametrize("recipe", [{"batch_size": "full"}, {"batch_size": 300}])
+def test_the_probe_of_a_batch_of_seeds_times_no_tracing(
+    entry: Entry, recipe: Mapping[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, metrics = entry.load(), entry.claims.metrics
+    variant = changed(entry.claims.variant("two-inputs"), epochs=6, evaluate=2, **recipe)
+    traced: list[object] = []
+    make_fx, ready = vectorised.make_fx, list[int]()
+
+    def seen(function: Any) -> Any:
+        traced.append(function)
+        return make_fx(function)
+
+    def every_step(one_step: Any, *, steps: int, seconds: float) -> float:
+        ready.append(len(traced))
+        for step in range(steps):
+            one_step(step)
+        return seconds
+
+    monkeypatch.setattr(vectorised, "make_fx", seen)
+    monkeypatch.setattr(vectorised, "timed", every_step)
+    begun = [start(paper, variant, seed) for seed in range(2)]
+    vectorised.probe(paper, variant, begun, metrics=metrics, seconds=0.1)
+    assert ready == [len(traced)] == [2]
 
 
 def test_vectorised_weights_follow_single_weights_closely(entry: Entry) -> None:

@@ -995,6 +995,14 @@ def test_a_metric_that_was_not_measured_leaves_its_claims_not_run() -> None:
     assert [v.lane for v in judge_all(paper(value()), {})] == ["not run"]
 
 
+def test_runs_that_say_nothing_of_the_metric_are_told_from_missing_ones() -> None:
+    claims = paper(value(), named(order("a", "b"), "order"))
+    figure, pair = judge_all(claims, {"test/scroe": runs(a=ONES)})
+    assert (figure.lane, figure.note) == ("not run", "no run of 'a' measured test/score")
+    assert (pair.lane, pair.note) == ("not run", "no run of 'a' measured test/score")
+    assert judge_all(claims, {})[0].note == "no run of 'a'"
+
+
 def test_deterministic_variants_and_settings_come_from_the_claims() -> None:
     claims = paper(named(value(), "v", variant="fixed"), named(trend(), "t"), a=1, b=2, c=4)
     measured = runs(fixed=[10.0], a=[1.0] * 5, b=[2.0] * 5, c=[4.0] * 5)

@@ -179,7 +179,7 @@ WHICH = (
         "--cost",
         default="minutes",
         choices=("instant", "minutes", "hours", "gpu"),
-        help="leave out claims that take more than this [minutes]",
+        help="leave out claims that take more than this, unless --claim names them [minutes]",
     ),
 )
 HOW = (

@@ -71,7 +71,8 @@ def _around_table(entry: Entry) -> tuple[str, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise PaperError(f"{where}: cannot be read: {error.strerror}") from None
+        hint = f"it begins with the citation and has the lines {OPEN} and {CLOSE} for the table"
+        raise PaperError(f"{where}: cannot be read: {error.strerror}; {hint}") from None
     before, first, rest = text.partition(OPEN)
     _, second, after = rest.partition(CLOSE)
     if not first or not second:
