@@ -97,7 +97,7 @@ def difference(first: float, second: float) -> float:
     larger = max(abs(first), abs(second))
     if larger == 0 or math.isinf(larger):
         return first - second
-    return round(first - second, DIGITS - 1 - math.floor(math.log10(larger)))
+    return round(first - second, DIGITS - 1 - math.floor(math.log10(larger))) + 0.0  # never -0.0
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
