@@ -379,7 +379,7 @@ def test_a_proxy_never_shows_its_figure_as_the_papers(claims: Claims) -> None:
 def test_a_claim_that_was_not_run_says_how_to_run_it(claims: Claims) -> None:
     row = rows(claims)["later"]
     assert row["verdict"] == "not run"
-    assert row["note"] == "no run of 'slim'; ask for it with --cost hours"
+    assert row["note"] == "no run of 'slim' measured steps; ask for it with --cost hours"
 
 
 def test_the_best_baseline_has_a_column_only_where_there_is_one(claims: Claims) -> None:
