@@ -20,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain, repeat
 from math import inf, isfinite, isnan
 from operator import attrgetter
@@ -552,6 +553,12 @@ _LINE = re.compile(
 """How the line of a run begins that gave a result; told apart without reading it all."""
 
 
+@cache
+def _text(quoted: str) -> str:
+    """Of a JSON text; there are as many as variants, in lines by the thousand."""
+    return str(json.loads(quoted))
+
+
 def count_measured(path: Path) -> Counter[tuple[str, str]]:
     """Part and variant → promoted results, as the lines begin; none when the file is not there."""
     try:
@@ -559,7 +566,7 @@ def count_measured(path: Path) -> Counter[tuple[str, str]]:
     except (OSError, UnicodeDecodeError):
         return Counter()
     begin = map(_LINE.match, text.splitlines())
-    return Counter((found[2], json.loads(found[1])) for found in begin if found)
+    return Counter((found[2], _text(found[1])) for found in begin if found)
 
 
 def read_measured(
@@ -584,7 +591,7 @@ def read_measured(
     records = []
     for number, line in enumerate(lines, start=1):
         begins = _LINE.match(line) if without else None
-        if begins and (begins[2], json.loads(begins[1])) in without:
+        if begins and (begins[2], _text(begins[1])) in without:
             continue
         try:
             records.append(Record.from_json(line))
