@@ -265,13 +265,13 @@ def gather(
     mine = current.of(found.ok)
     local = set(map(_PLACE, mine))
     path = entry.folder / "measured.jsonl"
-    promoted = read_measured(path, without=local) if committed else []
+    there = Counter[tuple[str, str]]()
+    promoted = read_measured(path, without=local, passed=there) if committed else []
     others = [record for record in promoted if record.status == "ok"]
     failed = [r for r in promoted if r.status == "error" and _PLACE(r) not in local]
     stale = {r.variant for r in others if r.part != "baseline" and not current.same_code(r)}
     where: dict[tuple[str, str], Where] = dict.fromkeys(map(_PLACE, others), "committed")
     where |= dict.fromkeys(local, "local")
-    there = count_measured(path) if committed and local else Counter()
     fewer = [place for place, n in Counter(map(_PLACE, mine)).items() if n < there[place]]
     unused = _not_here(path, fewer, mine, current) if fewer else []
     return Evidence(

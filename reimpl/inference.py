@@ -88,16 +88,19 @@ class Precision:
         return _first(decided, least)
 
 
-def difference(first: float, second: float) -> float:
-    """First minus second, without what rounding leaves: to `DIGITS` digits of the larger one.
+def differences(pairs: Sequence[Sequence[float]]) -> list[float]:
+    """First minus second of (N, 2) finite values: (N,), without what rounding leaves.
 
-    >>> difference(91.1, 91.0), difference(0.3, 0.1 + 0.2)
-    (0.1, 0.0)
+    Each is rounded to `DIGITS` digits of the larger of its two.
+
+    >>> differences([(91.1, 91.0), (0.3, 0.1 + 0.2)])
+    [0.1, 0.0]
     """
-    larger = max(abs(first), abs(second))
-    if larger == 0 or math.isinf(larger):
-        return first - second
-    return round(first - second, DIGITS - 1 - math.floor(math.log10(larger))) + 0.0  # never -0.0
+    first, second = np.array(pairs, dtype=float).T
+    larger = np.maximum(np.abs(first), np.abs(second))
+    place = np.floor(np.log10(np.where(larger > 0, larger, 1.0)))
+    scale = 10.0 ** np.minimum(DIGITS - 1 - place, 300)
+    return [float(gap) for gap in np.rint((first - second) * scale) / scale + 0.0]
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:

@@ -20,7 +20,6 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import chain, repeat
 from math import inf, isfinite, isnan
 from operator import attrgetter
@@ -547,16 +546,11 @@ def _recalled(rows: Sequence[Row], paper: str, folder: Path) -> list[Record]:
 
 
 _LINE = re.compile(
-    r'\{"schema":\d+,"paper":"[^"]*","variant":("(?:[^"\\]|\\.)*"),"seed":\d+,"part":"(\w+)",'
-    r'"status":"ok"'
+    r'^\{"schema":\d+,"paper":"[^"]*","variant":("(?:[^"\\]|\\.)*"),"seed":\d+,"part":"(\w+)",'
+    r'"status":"ok"',
+    re.MULTILINE,
 )
 """How the line of a run begins that gave a result; told apart without reading it all."""
-
-
-@cache
-def _text(quoted: str) -> str:
-    """Of a JSON text; there are as many as variants, in lines by the thousand."""
-    return str(json.loads(quoted))
 
 
 def count_measured(path: Path) -> Counter[tuple[str, str]]:
@@ -565,33 +559,46 @@ def count_measured(path: Path) -> Counter[tuple[str, str]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return Counter()
-    begin = map(_LINE.match, text.splitlines())
-    return Counter((found[2], _text(found[1])) for found in begin if found)
+    return _counted(text)
+
+
+def _counted(text: str) -> Counter[tuple[str, str]]:
+    begun = Counter(_LINE.findall(text))
+    return Counter({(part, json.loads(name)): count for (name, part), count in begun.items()})
 
 
 def read_measured(
-    path: Path, *, without: Collection[tuple[str, str]] = frozenset()
+    path: Path,
+    *,
+    without: Collection[tuple[str, str]] = frozenset(),
+    passed: Counter[tuple[str, str]] | None = None,
 ) -> list[Record]:
     """The promoted records of a paper; none when the file is not there.
 
     Args:
         path: `measured.jsonl` of the paper.
         without: parts and variants whose results are passed over.
+        passed: counts these.
 
     Raises:
         RecordError: a line is no record; names file and line.
     """
     where = f"{path.parent.name}/{path.name}"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{where}: cannot be read: {error}") from None
+    counted = _counted(text) if without else Counter()
+    if passed is not None:
+        passed.update({place: counted[place] for place in counted.keys() & set(without)})
+    if counted.keys() <= set(without) and counted.total() == text.count("\n"):
+        return []
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         begins = _LINE.match(line) if without else None
-        if begins and (begins[2], _text(begins[1])) in without:
+        if begins and (begins[2], json.loads(begins[1])) in without:
             continue
         try:
             records.append(Record.from_json(line))

@@ -38,7 +38,7 @@ from reimpl.inference import (
     best_of,
     best_pivot,
     cv_star,
-    difference,
+    differences,
     equal_p,
     equal_seeds,
     majority_p,
@@ -360,7 +360,7 @@ def _judge_order(claim: Order, case: Case) -> Verdict:
 def _judge_pair(case: Case, pair: tuple[str, str]) -> Verdict:
     """Exact sign-flip test of the mean difference, and three quarters of the pairs."""
     rows = case.rows(pair)
-    gains = sorted(_gain(case.better, first, second) for first, second in rows)
+    gains = _gains(case.better, rows)
     n = len(rows)
     found = _difference(case, rows)
     if n == 0:
@@ -398,7 +398,7 @@ def _fold_p(case: Case, gains: Sequence[float]) -> tuple[float, float]:
 def _judge_no_worse(case: Case, pair: tuple[str, str]) -> Verdict:
     """Non-inferiority: the paired interval of the loss stays below the margin."""
     rows = case.rows(pair)
-    gains = sorted(_gain(case.better, first, second) for first, second in rows)
+    gains = _gains(case.better, rows)
     n = len(rows)
     found = _difference(case, rows)
     if n == 0:
@@ -681,19 +681,23 @@ def _difference(case: Case, rows: Sequence[tuple[float, ...]]) -> dict[str, Any]
     n = len(rows)
     if not all(map(math.isfinite, chain.from_iterable(rows))) or not rows:
         return {"n": n, "mean": None}
-    mean, sd = mean_sd([difference(first, second) for first, second in rows])
+    mean, sd = mean_sd(differences(rows))
     if n < 2:
         return {"n": n, "mean": mean}
     reach = case.precision(sd).reach(n)
     return {"n": n, "mean": mean, "sd": sd, "interval": (mean - reach, mean + reach)}
 
 
-def _gain(better: Better, first: float, second: float) -> float:
-    """By how much the first is better; a miss loses to any figure and ties with a miss."""
-    misses = math.isinf(first), math.isinf(second)
-    if any(misses):
-        return 0.0 if all(misses) else -math.inf if misses[0] else math.inf
-    return difference(second, first) if better == "lower" else difference(first, second)
+def _gains(better: Better, rows: Sequence[tuple[float, ...]]) -> list[float]:
+    """By how much the firsts are better, sorted; a miss loses to figures and ties with a miss."""
+    figures = [row for row in rows if all(map(math.isfinite, row))]
+    sign = -1.0 if better == "lower" else 1.0
+    gains = [sign * gap + 0.0 for gap in differences(figures)] if figures else []
+    for first, second in rows:
+        if math.isinf(first) or math.isinf(second):
+            both = math.isinf(first) and math.isinf(second)
+            gains.append(0.0 if both else -math.inf if math.isinf(first) else math.inf)
+    return sorted(gains)
 
 
 def _test(claim: Property) -> Callable[[float], bool]:
